@@ -1,0 +1,9 @@
+"""The loop written out: what `compile` and `fit` do, in plain TensorFlow and Keras's public objects.
+
+Read `steps.py` first, then `trainer.py`.
+"""
+
+from manual_loop.saving import load_model
+from manual_loop.trainer import Trainer
+
+__all__ = ["Trainer", "load_model"]

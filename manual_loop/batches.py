@@ -1,0 +1,342 @@
+"""What `fit` makes of `x` and `y`: a split, a permutation, batches, epochs.
+
+Whatever the data, they become a `tf.data.Dataset` of batches, and an epoch is a walk over it. For
+arrays in memory that dataset is built from the ops that Keras uses, in their order: the same global
+seed then draws the same permutation (`keras/src/trainers/data_adapters/array_data_adapter.py`,
+`ArrayDataAdapter.get_tf_dataset`; `keras/src/trainers/epoch_iterator.py`, Keras 3.15).
+
+Two things that surprise: the validation split is the *last* rows, before any shuffling; and under
+a global seed every epoch has the *same* permutation, since each epoch's iterator starts the random
+generator anew.
+"""
+
+import dataclasses
+import itertools
+import math
+import warnings
+from collections.abc import Callable
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+tree = keras.tree
+
+
+class Epochs:
+    """The data of one `fit`, `evaluate` or `predict`, as epochs of batches.
+
+    Iterating over an `Epochs` walks through one epoch and yields `(first step, last step,
+    iterator)` for each call of the train function, which takes its batches from the iterator.
+
+    Args:
+        x, y, sample_weight, batch_size, shuffle, class_weight: as in `keras.Model.fit`.
+        steps_per_epoch: batches an epoch; None for as many as there are. If given, an epoch goes on
+            where the last one stopped.
+        steps_per_execution: batches a call.
+
+    Raises:
+        ValueError: data of unknown kind, of different lengths, or arguments that exclude each
+            other.
+    """
+
+    def __init__(
+        self,
+        x,
+        y=None,
+        sample_weight=None,
+        batch_size=None,
+        steps_per_epoch=None,
+        shuffle=False,
+        class_weight=None,
+        steps_per_execution=1,
+    ):
+        limit = keras.config.max_steps_per_epoch()
+        if limit and (not steps_per_epoch or limit < steps_per_epoch):
+            warnings.warn(f"Limiting steps_per_epoch to {limit}", stacklevel=3)
+            steps_per_epoch = limit
+        self._steps_per_epoch = steps_per_epoch
+        self._steps_per_execution = steps_per_execution
+        self._source = make_source(
+            x, y, sample_weight, batch_size, steps_per_epoch, shuffle, class_weight
+        )
+        self._steps = self._source.steps
+        self._iterator = None
+        self._steps_seen = 0
+
+    @property
+    def steps(self):
+        """Batches an epoch, or None as long as it is not known."""
+        return self._steps_per_epoch or self._steps
+
+    def reset(self):
+        """Forget how far the last walk came."""
+        self._iterator = None
+        self._steps = self._source.steps
+        self._steps_seen = 0
+        self._source.on_epoch_end()
+
+    def __iter__(self):
+        self._source.on_epoch_begin()
+        block = self._steps_per_execution
+        steps = self.steps
+        if steps:
+            if self._iterator is None or self._steps_per_epoch is None:
+                self._renew_iterator()
+            for step in range(0, steps, block):
+                if self._steps and self._steps_seen >= self._steps:
+                    if self._steps_per_epoch:
+                        _warn_out_of_data()
+                    break
+                self._steps_seen += block
+                yield step, step + block - 1, self._iterator
+            if self._steps and self._steps_seen >= self._steps:
+                self._renew_iterator()
+        else:
+            iterator = iter(self._source.dataset)
+            step = 0
+            while True:  # until the iterator ends: see ends_with_the_data
+                self._steps_seen = step + block
+                yield step, step + block - 1, iterator
+                step += block
+        self._source.on_epoch_end()
+
+    def _renew_iterator(self):
+        self._iterator = iter(self._source.dataset)
+        self._steps_seen = 0
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, error, traceback):
+        """The data ended inside the block: keep what is known now, say so, and go on."""
+        if kind is None or not issubclass(kind, (StopIteration, tf.errors.OutOfRangeError)):
+            return False
+        if self._steps is None:
+            self._steps = self._steps_seen
+        _warn_out_of_data()
+        self._iterator = None
+        self._source.on_epoch_end()
+        return True
+
+
+def _warn_out_of_data():
+    warnings.warn(
+        "Your input ran out of data; interrupting training. Make sure that your dataset or "
+        "generator can generate at least `steps_per_epoch * epochs` batches. You may need to use "
+        "the `.repeat()` function when building your dataset.",
+        stacklevel=3,
+    )
+
+
+def take(iterator, count):
+    """A list of the next `count` batches, or of those that are left.
+
+    Raises:
+        StopIteration: there is none.
+    """
+    batches = [next(iterator)]
+    for batch in itertools.islice(iterator, count - 1):
+        batches.append(batch)
+    return batches
+
+
+def _nothing():
+    pass
+
+
+@dataclasses.dataclass
+class Source:
+    """Batches from one kind of data.
+
+    Attributes:
+        dataset: a `tf.data.Dataset` of batches `x`, `(x, y)` or `(x, y, sample_weight)`.
+        steps: batches in it, or None if unknown.
+        on_epoch_begin, on_epoch_end: what the data want to be told.
+    """
+
+    dataset: tf.data.Dataset
+    steps: int | None
+    on_epoch_begin: Callable = _nothing
+    on_epoch_end: Callable = _nothing
+
+
+def make_source(x, y, sample_weight, batch_size, steps_per_epoch, shuffle, class_weight):
+    """The `Source` for this kind of data (`data_adapters/__init__.py`, `get_data_adapter`)."""
+    if all(map(is_array, tree.flatten((x, y, sample_weight)))):
+        return array_source(x, y, sample_weight, batch_size, steps_per_epoch, shuffle, class_weight)
+    raise NotImplementedError(f"`x` of type {type(x).__name__} is not supported yet.")
+
+
+def is_array(x):
+    """Whether `x` is None or can be sliced along its samples: NumPy, TensorFlow, pandas, ..."""
+    return x is None or hasattr(x, "__array__") or tf.is_tensor(x)
+
+
+def array_source(x, y, sample_weight, batch_size, steps_per_epoch, shuffle, class_weight):
+    """Batches of arrays in memory.
+
+    Args:
+        x, y, sample_weight: arrays `[samples, ...]`, or lists, tuples or dicts of them.
+        batch_size: samples a batch; None for 32, or for what makes `steps_per_epoch` batches.
+        steps_per_epoch: see `batch_size`.
+        shuffle: True for a permutation of all samples, `"batch"` for one within each batch.
+        class_weight: None, or dict: class number -> weight.
+    """
+    sample_weight = _one_weight_per_output(y, sample_weight)
+    if class_weight is not None:
+        if sample_weight is not None:
+            raise ValueError("`class_weight` and `sample_weight` cannot be given at the same time.")
+        if tree.is_nested(y):
+            raise ValueError("`class_weight` is only supported for a model with one output.")
+        sample_weight = weigh_classes(y, class_weight)
+    arrays = keras.utils.pack_x_y_sample_weight(x, y, sample_weight)
+    samples = _count_samples(x, y, sample_weight)
+    if not batch_size:  # None, and 0 as in Keras
+        batch_size = math.ceil(samples / steps_per_epoch) if steps_per_epoch else 32
+    if batch_size < 0:
+        raise ValueError(f"`batch_size` must be positive. Received: {batch_size}")
+    arrays = tree.lists_to_tuples(tree.map_structure(to_array, arrays))
+    return Source(
+        dataset=array_dataset(arrays, samples, batch_size, shuffle),
+        steps=math.ceil(samples / batch_size),
+    )
+
+
+def array_dataset(arrays, samples, batch_size, shuffle):
+    """Permutation, slices, gather: a `tf.data.Dataset` that is one epoch of batches."""
+    whole = samples // batch_size * batch_size
+
+    def permutation(_):
+        indices = tf.range(samples, dtype=tf.int64)
+        if shuffle and shuffle != "batch":
+            indices = tf.random.shuffle(indices)
+        return indices
+
+    def slices(indices):
+        full = tf.reshape(indices[:whole], [whole // batch_size, batch_size])
+        batches = tf.data.Dataset.from_tensor_slices(full)
+        if whole < samples:  # the partial batch; every batch's static size is then unknown
+            batches = batches.concatenate(tf.data.Dataset.from_tensors(indices[whole:]))
+        return batches
+
+    def gather(indices, arrays):
+        return tree.map_structure(
+            lambda array: None if array is None else tf.gather(array, indices, axis=0), arrays
+        )
+
+    indices = tf.data.Dataset.range(1).map(permutation).prefetch(1).flat_map(slices)
+    if shuffle == "batch":
+        indices = indices.map(tf.random.shuffle)
+    data = tf.data.Dataset.from_tensors(arrays).repeat()
+    dataset = tf.data.Dataset.zip((indices, data)).map(gather, tf.data.AUTOTUNE)
+    # rewriting the graph of so short a pipeline costs more than it saves
+    options = tf.data.Options()
+    options.experimental_optimization.apply_default_optimizations = False
+    return dataset.with_options(options).prefetch(tf.data.AUTOTUNE)
+
+
+def split(x, y, sample_weight, fraction):
+    """The first rows to train on, the last rows to validate on (`train_validation_split`).
+
+    Args:
+        fraction: `validation_split`: the part of the samples to validate on, in [0, 1).
+
+    Returns:
+        `(x, y, sample_weight), (x, y, sample_weight)`, the second for validation.
+    """
+    arrays = x, y, sample_weight
+    if not 0 <= fraction < 1:
+        raise ValueError(f"`validation_split` must be in [0, 1). Received: {fraction}")
+    if not all(map(is_array, tree.flatten(arrays))):
+        raise ValueError(
+            "`validation_split` is only supported for arrays in memory, not for data that come in "
+            f"batches. Received: x of type {type(x).__name__}"
+        )
+    samples = next(len_(array) for array in tree.flatten(arrays) if array is not None)
+    at = math.floor(samples * (1.0 - fraction))
+    if at in (0, samples):
+        raise ValueError(
+            f"{samples} samples are too few for validation_split={fraction}: one of the two parts "
+            "would be empty. Provide more data or another `validation_split`."
+        )
+    arrays = tree.map_structure(to_array, arrays)
+
+    def part(start, stop):
+        return tree.map_structure(lambda a: None if a is None else a[start:stop], arrays)
+
+    return part(0, at), part(at, samples)
+
+
+def to_array(x):
+    """`x` as something that `tf.gather` takes: floats as floatx, everything else as it is.
+
+    A pandas Series becomes a column (`array_slicing.convert_to_sliceable`).
+    """
+    if x is None or tf.is_tensor(x):
+        if x is not None and x.dtype.is_floating and x.dtype != keras.config.floatx():
+            x = tf.cast(x, keras.config.floatx())
+        return x
+    column = type(x).__name__ == "Series"
+    x = np.asarray(x)
+    if x.dtype == object and all(isinstance(element, str) for element in x):
+        return tf.convert_to_tensor(x, dtype=tf.string)
+    if tf.as_dtype(x.dtype).is_floating and x.dtype != keras.config.floatx():
+        x = x.astype(keras.config.floatx())
+    return np.expand_dims(x, -1) if column else x
+
+
+def weigh_classes(y, class_weight):
+    """`class_weight` as `sample_weight`: float `[samples]`, 1 for a class that is not named.
+
+    Args:
+        y: class numbers `[samples]` or `[samples, 1]`, or one-hot `[samples, classes]`.
+        class_weight: dict: class number -> weight.
+    """
+    y = keras.ops.convert_to_numpy(y)
+    if y.ndim > 1:
+        y = np.squeeze(y, -1) if y.shape[-1] == 1 else np.argmax(y, -1)
+    classes = np.round(y).astype("int32")
+    return np.array([class_weight.get(int(c), 1.0) for c in classes], keras.config.floatx())
+
+
+def len_(array):
+    """Samples in an array, tensor or data frame."""
+    return int(array.shape[0])
+
+
+def _count_samples(x, y, sample_weight):
+    sizes = {
+        name: [len_(array) for array in tree.flatten(arrays) if array is not None]
+        for name, arrays in (("x", x), ("y", y), ("sample_weight", sample_weight))
+    }
+    distinct = {size for group in sizes.values() for size in group}
+    if len(distinct) != 1:
+        counts = ", ".join(f"{name}: {group}" for name, group in sizes.items() if group)
+        raise ValueError(
+            f"All arrays must contain the same number of samples. Received {counts or 'no data'}."
+        )
+    return distinct.pop()
+
+
+def _one_weight_per_output(y, sample_weight):
+    """A single array of weights for several outputs is given to each of them."""
+    if sample_weight is None or not tree.is_nested(y):
+        return sample_weight
+    if isinstance(sample_weight, (list, tuple, dict)):
+        try:
+            tree.assert_same_structure(y, sample_weight)
+        except ValueError:
+            raise ValueError(
+                "`sample_weight` must have one array for each output in `y`. Received structures "
+                f"y: {tree.map_structure(lambda _: '*', y)} and sample_weight: "
+                f"{tree.map_structure(lambda _: '*', sample_weight)}"
+            ) from None
+        return sample_weight
+    shape = sample_weight.shape
+    if len(shape) != 1 and not (len(shape) == 2 and shape[1] == 1):
+        raise ValueError(
+            "One `sample_weight` array for several outputs must have shape [samples]. Pass one "
+            f"array for each output instead. Received shape: {tuple(shape)}"
+        )
+    return tree.map_structure(lambda _: sample_weight, y)

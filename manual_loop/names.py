@@ -1,0 +1,55 @@
+"""From the names that `compile` takes to objects, and from objects to the names in the logs."""
+
+import difflib
+import re
+
+
+def look_up(module, argument, identifier):
+    """`module.get(identifier)`; an unknown name is answered with the nearest ones.
+
+    Args:
+        module: `keras.losses`, `keras.metrics` or `keras.optimizers`.
+        argument: what `compile` calls it, for the message: "loss", "metric", "optimizer".
+        identifier: name, config, class, function or object.
+
+    Raises:
+        ValueError: as `module.get` does (`keras/src/losses/__init__.py`, `get`, and its siblings).
+    """
+    try:
+        return module.get(identifier)
+    except ValueError as error:
+        if not isinstance(identifier, str):
+            raise
+        known = {name: None for name in vars(module) if not name.startswith("_")}
+        known = [*known, *(to_snake_case(name) for name in known)]
+        near = list(dict.fromkeys(difflib.get_close_matches(identifier, known, n=4)))
+        hint = f" Did you mean {', '.join(map(repr, near))}?" if near else ""
+        raise ValueError(f"Unknown {argument}: {identifier!r}.{hint}") from error
+
+
+def label_kind(y, y_pred):
+    """What "accuracy" and "crossentropy" mean here: `"binary"`, `"sparse_categorical"` or
+    `"categorical"` (`compile_utils.is_binary_or_sparse_categorical`, Keras 3.15).
+
+    One prediction per sample is binary. Labels that lack the predictions' last axis, or have it
+    with size 1, are class numbers. All others are one-hot.
+    """
+    if y_pred.shape[-1] == 1:
+        return "binary"
+    if len(y.shape) < len(y_pred.shape) or y.shape[-1] == 1:
+        return "sparse_categorical"
+    return "categorical"
+
+
+def object_name(thing):
+    """The name in the logs of an object, function or class instance (`utils/naming.py`)."""
+    if hasattr(thing, "name"):
+        return thing.name
+    return to_snake_case(getattr(thing, "__name__", type(thing).__name__))
+
+
+def to_snake_case(name):
+    """`"MeanSquaredError"` -> `"mean_squared_error"`."""
+    name = re.sub(r"\W+", "", name)
+    name = re.sub(r"(.)([A-Z][a-z]+)", r"\1_\2", name)
+    return re.sub(r"([a-z])([A-Z])", r"\1_\2", name).lower()

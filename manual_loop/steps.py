@@ -1,0 +1,83 @@
+"""One step: what `fit`, `evaluate` and `predict` do with one batch.
+
+This is the page to read first. The rest of the package prepares what these functions are given,
+or repeats them: every name here is resolved before the first step, so no line below asks which
+kind of model, loss, metric or data it has.
+
+The order of the lines is the order of Keras 3.15 (`keras/src/backend/tensorflow/trainer.py`,
+`TensorFlowTrainer.train_step`, `test_step`, `predict_step`), because the order in which numbers
+are added decides their last bit.
+"""
+
+import warnings
+
+import keras
+import tensorflow as tf
+
+
+def train_step(model, optimizer, objective, metrics, data):
+    """Update the weights once, on one batch.
+
+    Args:
+        model: a `keras.Model`.
+        optimizer: a `keras.optimizers.Optimizer`.
+        objective: `(y, y_pred, sample_weight, losses) -> loss`, see `objective.Objective`.
+        metrics: the running means that become the logs, see `metrics.Metrics`.
+        data: `x`, `(x, y)` or `(x, y, sample_weight)`: one batch, samples on axis 0.
+
+    Returns:
+        dict: name -> scalar tensor. The logs are means over the epoch so far, not over the batch.
+    """
+    x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+
+    with tf.GradientTape() as tape:
+        y_pred = forward(model, x, training=True)
+        # model.losses: weight and activity regularisers, and whatever called add_loss() just now
+        loss = objective(y, y_pred, sample_weight, model.losses)
+        metrics.loss.update_state(loss, sample_weight=sample_count(x))
+        # half precision: small gradients would vanish in float16; others get the loss unchanged
+        scaled_loss = optimizer.scale_loss(loss)
+
+    weights = model.trainable_weights
+    if weights:
+        gradients = tape.gradient(scaled_loss, weights)
+        optimizer.apply_gradients(zip(gradients, weights))
+    else:
+        warnings.warn("The model does not have any trainable weights.", stacklevel=2)
+
+    return metrics.update(y, y_pred, sample_weight)
+
+
+def test_step(model, objective, metrics, data):
+    """Measure the loss and the metrics on one batch; nothing is learned.
+
+    Same arguments and logs as `train_step`. BatchNorm uses its moving averages, Dropout passes.
+    """
+    x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+    y_pred = forward(model, x, training=False)
+    loss = objective(y, y_pred, sample_weight, model.losses)
+    metrics.loss.update_state(loss, sample_weight=sample_count(x))
+    return metrics.update(y, y_pred, sample_weight)
+
+
+def predict_step(model, data):
+    """The model's output for one batch: same structure and dtypes as `model(x)`."""
+    x, _, _ = keras.utils.unpack_x_y_sample_weight(data)
+    return forward(model, x, training=False)
+
+
+def forward(model, x, training):
+    """`model(x)`, and `training` only for a model whose `call` takes it.
+
+    `Layer.__call__` hands `training` on to the layers inside even when the model's own `call` does
+    not name it, so passing it always would switch on a Dropout that `fit` leaves off.
+    """
+    if "training" in model.call_signature_parameters:
+        return model(x, training=training)
+    return model(x)
+
+
+def sample_count(x):
+    """How many samples the batch holds: the weight of its loss in the epoch's mean."""
+    first = next(leaf for leaf in keras.tree.flatten(x) if leaf is not None)
+    return tf.shape(first)[0]
