@@ -1,0 +1,1 @@
+"""The comparison of both sides: workloads, what match means, measuring, the command line."""

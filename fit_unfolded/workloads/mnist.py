@@ -1,0 +1,86 @@
+"""60,000 28x28 digit images, downloaded once or read from --data FILE.npz; two convolutions."""
+
+import zipfile
+import zlib
+
+import keras
+import numpy as np
+
+from fit_unfolded.errors import InputError
+from fit_unfolded.workloads import Data
+
+FIT = {"epochs": 2, "validation_split": 0.1, "batch_size": 128}
+KEYS = ("x_train", "y_train", "x_test", "y_test")
+ADVICE = f"give a .npz file with {', '.join(KEYS)}, or use the offline workload 'digits'"
+
+
+def make_data(seed):
+    """x `[samples, 28, 28, 1]` float32 in [0, 1], y `[samples]` integers 0 to 9.
+
+    Keras downloads the file once, to its own directory, and keeps its checksum.
+    """
+    try:
+        (x, y), (x_test, y_test) = keras.datasets.mnist.load_data()
+    except Exception as error:  # get_file (keras/src/utils/file_utils.py, 3.15.1) raises Exception
+        raise InputError(f"mnist cannot be downloaded; with --data, {ADVICE}.") from error
+    return Data(_pixels(x), y, _pixels(x_test), y_test)
+
+
+def read_data(path):
+    """As `make_data`, from a file such as Keras's own `mnist.npz`; pixels 0 to 255.
+
+    Raises:
+        InputError: for a file that is missing, damaged, lacks an array or holds other shapes.
+    """
+    try:
+        with np.load(path) as file:
+            x, y, x_test, y_test = (file[key] for key in KEYS)
+    except FileNotFoundError as error:
+        raise InputError(f"--data: there is no file {path}; {ADVICE}.") from error
+    except KeyError as error:
+        missing = error.args[0].split()[0]
+        raise InputError(f"--data: {path} lacks the array {missing}; {ADVICE}.") from error
+    except (OSError, ValueError, TypeError, EOFError, zlib.error, zipfile.BadZipFile) as error:
+        raise InputError(f"--data: {path} cannot be read as .npz; {ADVICE}.") from error
+    for name, images, labels in (("train", x, y), ("test", x_test, y_test)):
+        _check(path, name, images, labels)
+    return Data(_pixels(x), y, _pixels(x_test), y_test)
+
+
+def _check(path, name, images, labels):
+    def complain(problem):
+        raise InputError(f"--data: {path}: {problem}; {ADVICE}.")
+
+    if images.shape[1:] not in ((28, 28), (28, 28, 1)) or not len(images):
+        complain(f"x_{name} must be [samples, 28, 28], not {list(images.shape)}")
+    if labels.shape != (len(images),):
+        complain(f"y_{name} must be [{len(images)}] like x_{name}, not {list(labels.shape)}")
+    if images.dtype.kind not in "uif" or labels.dtype.kind not in "ui":
+        complain(f"x_{name} must be numbers and y_{name} integers")
+    if labels.min() < 0 or labels.max() > 9:
+        complain(f"y_{name} must lie in 0 to 9")
+
+
+def _pixels(images):
+    return images.reshape(-1, 28, 28, 1).astype("float32") / 255
+
+
+def build():
+    """Two convolutions with pooling, Dropout, 10 classes."""
+    return keras.Sequential(
+        [
+            keras.layers.Input([28, 28, 1]),
+            keras.layers.Conv2D(32, 3, activation="relu"),
+            keras.layers.MaxPooling2D(),
+            keras.layers.Conv2D(64, 3, activation="relu"),
+            keras.layers.MaxPooling2D(),
+            keras.layers.Flatten(),
+            keras.layers.Dropout(0.5),
+            keras.layers.Dense(10, activation="softmax"),
+        ]
+    )
+
+
+def compile_arguments():
+    """Integer labels take the sparse loss."""
+    return {"optimizer": "adam", "loss": "sparse_categorical_crossentropy", "metrics": ["acc"]}
