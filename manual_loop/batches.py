@@ -10,15 +10,17 @@ a global seed every epoch has the *same* permutation, since each epoch's iterato
 generator anew.
 """
 
-import dataclasses
+import functools
 import itertools
 import math
 import warnings
-from collections.abc import Callable
 
 import keras
 import numpy as np
 import tensorflow as tf
+
+from manual_loop import sparse, weights
+from manual_loop.streams import Source, stream_source
 
 tree = keras.tree
 
@@ -141,36 +143,16 @@ def take(iterator, count):
     return batches
 
 
-def _nothing():
-    pass
-
-
-@dataclasses.dataclass
-class Source:
-    """Batches from one kind of data.
-
-    Attributes:
-        dataset: a `tf.data.Dataset` of batches `x`, `(x, y)` or `(x, y, sample_weight)`.
-        steps: batches in it, or None if unknown.
-        on_epoch_begin, on_epoch_end: what the data want to be told.
-    """
-
-    dataset: tf.data.Dataset
-    steps: int | None
-    on_epoch_begin: Callable = _nothing
-    on_epoch_end: Callable = _nothing
-
-
 def make_source(x, y, sample_weight, batch_size, steps_per_epoch, shuffle, class_weight):
     """The `Source` for this kind of data (`data_adapters/__init__.py`, `get_data_adapter`)."""
     if all(map(is_array, tree.flatten((x, y, sample_weight)))):
         return array_source(x, y, sample_weight, batch_size, steps_per_epoch, shuffle, class_weight)
-    raise NotImplementedError(f"`x` of type {type(x).__name__} is not supported yet.")
+    return stream_source(x, y, sample_weight, shuffle, class_weight)
 
 
 def is_array(x):
     """Whether `x` is None or can be sliced along its samples: NumPy, TensorFlow, pandas, ..."""
-    return x is None or hasattr(x, "__array__") or tf.is_tensor(x)
+    return x is None or hasattr(x, "__array__") or tf.is_tensor(x) or sparse.is_scipy_sparse(x)
 
 
 def array_source(x, y, sample_weight, batch_size, steps_per_epoch, shuffle, class_weight):
@@ -183,20 +165,17 @@ def array_source(x, y, sample_weight, batch_size, steps_per_epoch, shuffle, clas
         shuffle: True for a permutation of all samples, `"batch"` for one within each batch.
         class_weight: None, or dict: class number -> weight.
     """
-    sample_weight = _one_weight_per_output(y, sample_weight)
     if class_weight is not None:
-        if sample_weight is not None:
-            raise ValueError("`class_weight` and `sample_weight` cannot be given at the same time.")
-        if tree.is_nested(y):
-            raise ValueError("`class_weight` is only supported for a model with one output.")
-        sample_weight = weigh_classes(y, class_weight)
+        weights.check_class_weight(y, sample_weight)
+        sample_weight = weights.weigh_classes(y, class_weight)
+    sample_weight = weights.one_for_each_output(y, sample_weight)
     arrays = keras.utils.pack_x_y_sample_weight(x, y, sample_weight)
     samples = _count_samples(x, y, sample_weight)
     if not batch_size:  # None, and 0 as in Keras
         batch_size = math.ceil(samples / steps_per_epoch) if steps_per_epoch else 32
     if batch_size < 0:
         raise ValueError(f"`batch_size` must be positive. Received: {batch_size}")
-    arrays = tree.lists_to_tuples(tree.map_structure(to_array, arrays))
+    arrays = tree.lists_to_tuples(tree.map_structure(to_gatherable, arrays))
     return Source(
         dataset=array_dataset(arrays, samples, batch_size, shuffle),
         steps=math.ceil(samples / batch_size),
@@ -221,9 +200,7 @@ def array_dataset(arrays, samples, batch_size, shuffle):
         return batches
 
     def gather(indices, arrays):
-        return tree.map_structure(
-            lambda array: None if array is None else tf.gather(array, indices, axis=0), arrays
-        )
+        return tree.traverse(functools.partial(_rows, indices=indices), arrays)
 
     indices = tf.data.Dataset.range(1).map(permutation).prefetch(1).flat_map(slices)
     if shuffle == "batch":
@@ -263,9 +240,29 @@ def split(x, y, sample_weight, fraction):
     arrays = tree.map_structure(to_array, arrays)
 
     def part(start, stop):
-        return tree.map_structure(lambda a: None if a is None else a[start:stop], arrays)
+        return tree.map_structure(lambda array: slice_rows(array, start, stop), arrays)
 
     return part(0, at), part(at, samples)
+
+
+def slice_rows(array, start, stop):
+    """Samples `start` to `stop` of an array as `to_array` gives it."""
+    if isinstance(array, tf.SparseTensor):
+        return sparse.gather_rows(sparse.to_rows(array), tf.range(start, stop))
+    return None if array is None else array[start:stop]
+
+
+def _rows(array, indices):
+    """For `tree.traverse`: the samples `indices` of one array; None goes into a structure."""
+    if isinstance(array, sparse.SparseRows):
+        return sparse.gather_rows(array, indices)
+    return tf.gather(array, indices, axis=0) if tf.is_tensor(array) else None
+
+
+def to_gatherable(x):
+    """`to_array`, and sparse tensors as rows."""
+    x = to_array(x)
+    return sparse.to_rows(x) if isinstance(x, tf.SparseTensor) else x
 
 
 def to_array(x):
@@ -273,6 +270,8 @@ def to_array(x):
 
     A pandas Series becomes a column (`array_slicing.convert_to_sliceable`).
     """
+    if sparse.is_scipy_sparse(x):
+        x = sparse.to_sparse_tensor(x)
     if x is None or tf.is_tensor(x):
         if x is not None and x.dtype.is_floating and x.dtype != keras.config.floatx():
             x = tf.cast(x, keras.config.floatx())
@@ -284,20 +283,6 @@ def to_array(x):
     if tf.as_dtype(x.dtype).is_floating and x.dtype != keras.config.floatx():
         x = x.astype(keras.config.floatx())
     return np.expand_dims(x, -1) if column else x
-
-
-def weigh_classes(y, class_weight):
-    """`class_weight` as `sample_weight`: float `[samples]`, 1 for a class that is not named.
-
-    Args:
-        y: class numbers `[samples]` or `[samples, 1]`, or one-hot `[samples, classes]`.
-        class_weight: dict: class number -> weight.
-    """
-    y = keras.ops.convert_to_numpy(y)
-    if y.ndim > 1:
-        y = np.squeeze(y, -1) if y.shape[-1] == 1 else np.argmax(y, -1)
-    classes = np.round(y).astype("int32")
-    return np.array([class_weight.get(int(c), 1.0) for c in classes], keras.config.floatx())
 
 
 def len_(array):
@@ -317,26 +302,3 @@ def _count_samples(x, y, sample_weight):
             f"All arrays must contain the same number of samples. Received {counts or 'no data'}."
         )
     return distinct.pop()
-
-
-def _one_weight_per_output(y, sample_weight):
-    """A single array of weights for several outputs is given to each of them."""
-    if sample_weight is None or not tree.is_nested(y):
-        return sample_weight
-    if isinstance(sample_weight, (list, tuple, dict)):
-        try:
-            tree.assert_same_structure(y, sample_weight)
-        except ValueError:
-            raise ValueError(
-                "`sample_weight` must have one array for each output in `y`. Received structures "
-                f"y: {tree.map_structure(lambda _: '*', y)} and sample_weight: "
-                f"{tree.map_structure(lambda _: '*', sample_weight)}"
-            ) from None
-        return sample_weight
-    shape = sample_weight.shape
-    if len(shape) != 1 and not (len(shape) == 2 and shape[1] == 1):
-        raise ValueError(
-            "One `sample_weight` array for several outputs must have shape [samples]. Pass one "
-            f"array for each output instead. Received shape: {tuple(shape)}"
-        )
-    return tree.map_structure(lambda _: sample_weight, y)

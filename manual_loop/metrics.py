@@ -8,6 +8,7 @@ epoch. The logs of a batch are therefore means over the epoch so far
 import collections
 
 import keras
+import tensorflow as tf
 
 from manual_loop.names import label_kind, look_up, object_name
 
@@ -28,12 +29,31 @@ class Metrics:
         self._model = model
         self._objective = objective
         self._compiled = compiled
+        self._specs = None  # of the first batch's y and y_pred
+        self._wanted = False
 
     def update(self, y, y_pred, sample_weight):
         """Take one batch in; the loss was taken in by the step. Returns the logs."""
         if self._compiled is not None:
             self._compiled.update_state(y, y_pred, sample_weight)
+        if self._specs is None:
+            self._specs = tree.map_structure(tf.type_spec_from_value, (y, y_pred))
+            if self._wanted:
+                self.announce()
         return self.result()
+
+    def announce(self):
+        """Put the compiled metrics where callbacks look for them, as soon as they are known.
+
+        `EarlyStopping` and its kin ask `model.metrics` whether more of a metric is better, and
+        there only Keras's own container counts (`callbacks/monitor_callback.py`,
+        `_set_monitor_op`). Tracing, without running, makes Keras fill that container.
+        """
+        self._wanted = self._specs is None
+        if self._compiled is not None and not self._wanted:
+            with tf.init_scope():  # the first batch may be being traced
+                compute = tf.function(self._model.compute_metrics, autograph=False)
+                compute.get_concrete_function(None, *self._specs)
 
     def result(self):
         """dict: name -> scalar tensor (or a dict of them, for a metric that returns one)."""

@@ -171,6 +171,8 @@ class Trainer:
         callbacks = self._callback_list(
             callbacks, verbose, epochs=epochs, steps=batches.steps, add_history=True
         )
+        if any(hasattr(callback, "monitor") for callback in callbacks.callbacks):
+            self._metrics.announce()
         model.stop_training = False
         callbacks.on_train_begin()
         logs = {}

@@ -1,0 +1,45 @@
+"""Sparse arrays, of TensorFlow or SciPy: rows of them can be sliced and gathered like dense ones.
+
+A `tf.SparseTensor` has no gather. Its indices and values, cut into one ragged row for each sample,
+have one (`keras/src/trainers/data_adapters/array_slicing.py`, `TensorflowSparseWrapper`, Keras
+3.15).
+"""
+
+import collections
+
+import numpy as np
+import tensorflow as tf
+
+# `columns`: ragged [samples, values, axes - 1]; `values`: ragged [samples, values];
+# `like`: an empty tensor whose static shape is that of the sparse one but for the samples.
+SparseRows = collections.namedtuple("SparseRows", ["columns", "values", "like"])
+
+
+def is_scipy_sparse(x):
+    """Whether `x` is a sparse array or matrix of SciPy, told without importing SciPy."""
+    return type(x).__module__.startswith("scipy.sparse") and hasattr(x, "tocoo")
+
+
+def to_sparse_tensor(x):
+    """A SciPy sparse matrix as `tf.SparseTensor`, its rows in order."""
+    x = x.tocsr().tocoo()
+    return tf.SparseTensor(np.stack([x.row, x.col], axis=1).astype("int64"), x.data, x.shape)
+
+
+def to_rows(sparse):
+    """A `tf.SparseTensor` `[samples, ...]` as `SparseRows`."""
+    rows = tf.cast(sparse.indices[:, 0], tf.int64)
+    samples = sparse.dense_shape[0]
+    return SparseRows(
+        tf.RaggedTensor.from_value_rowids(sparse.indices[:, 1:], rows, samples),
+        tf.RaggedTensor.from_value_rowids(sparse.values, rows, samples),
+        tf.zeros([0, *sparse.shape[1:]], sparse.dtype),
+    )
+
+
+def gather_rows(rows, indices):
+    """The samples `indices` of a `SparseRows`, as `tf.SparseTensor` `[len(indices), ...]`."""
+    columns, values = tf.gather(rows.columns, indices), tf.gather(rows.values, indices)
+    positions = tf.concat([columns.value_rowids()[:, None], columns.flat_values], axis=1)
+    size = indices.shape[0] if indices.shape[0] is not None else tf.shape(indices)[0]
+    return tf.SparseTensor(positions, values.flat_values, (size, *rows.like.shape[1:]))

@@ -1,0 +1,239 @@
+"""Data that come in batches already: `tf.data.Dataset`, `keras.utils.PyDataset`, generators.
+
+Each becomes a `tf.data.Dataset`; what is left is to find out how long it is, which shapes its
+batches share, and what it wants to be told (`keras/src/trainers/data_adapters/`,
+`tf_dataset_adapter.py`, `py_dataset_adapter.py`, `generator_data_adapter.py`, Keras 3.15).
+"""
+
+import collections
+import concurrent.futures
+import dataclasses
+import itertools
+import multiprocessing
+import random
+import types
+import warnings
+from collections.abc import Callable
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from manual_loop.sparse import is_scipy_sparse, to_sparse_tensor
+from manual_loop.weights import check_class_weight, weigh_classes, weigh_classes_in_graph
+
+tree = keras.tree
+
+PEEK = 2  # batches looked at, to learn which sizes all batches share
+
+
+def _nothing():
+    pass
+
+
+@dataclasses.dataclass
+class Source:
+    """Batches from one kind of data.
+
+    Attributes:
+        dataset: a `tf.data.Dataset` of batches `x`, `(x, y)` or `(x, y, sample_weight)`.
+        steps: batches in it, or None if unknown.
+        on_epoch_begin, on_epoch_end: what the data want to be told.
+    """
+
+    dataset: tf.data.Dataset
+    steps: int | None
+    on_epoch_begin: Callable = _nothing
+    on_epoch_end: Callable = _nothing
+
+
+def stream_source(x, y, sample_weight, shuffle, class_weight):
+    """The `Source` for data that come in batches.
+
+    Raises:
+        ValueError: an unknown kind of data, or an argument that belongs into the batches.
+    """
+    if isinstance(x, tf.data.Dataset):
+        kind = "tf.data.Dataset"
+    elif isinstance(x, keras.utils.PyDataset):
+        kind = "PyDataset"
+    elif isinstance(x, types.GeneratorType):
+        kind = "generator"
+    else:
+        raise ValueError(f"Unrecognized data type: x={x} (of type {type(x)})")
+    for name, argument in (("y", y), ("sample_weight", sample_weight)):
+        if argument is not None:
+            raise ValueError(
+                f"`{name}` must not be given when `x` is a {kind}: it belongs into the batches."
+            )
+    if class_weight is not None and kind == "generator":
+        raise ValueError("`class_weight` is not supported for a generator: yield sample weights.")
+    if shuffle and not (kind == "PyDataset" and x.num_batches is not None):
+        warnings.warn(
+            f"`shuffle=True` was passed, but will be ignored since the data `x` was provided as a "
+            f"{kind}, which is expected to be shuffled already.",
+            stacklevel=5,
+        )
+    if kind == "tf.data.Dataset":
+        return dataset_source(x, class_weight)
+    if kind == "PyDataset":
+        return pydataset_source(x, class_weight, shuffle)
+    return generator_source(x)
+
+
+def dataset_source(dataset, class_weight):
+    """A `tf.data.Dataset` as it is; its length may be unknown or infinite."""
+    if class_weight is not None:
+        dataset = dataset.map(weigh_classes_in_graph(class_weight)).prefetch(tf.data.AUTOTUNE)
+    cardinality = int(dataset.cardinality())
+    return Source(dataset, steps=cardinality if cardinality >= 0 else None)
+
+
+def generator_source(generator):
+    """A Python generator: its first batches are looked at, then put back in front."""
+    first = list(itertools.islice(generator, PEEK))
+    if not first:
+        raise ValueError("The generator `x` must yield at least one batch; it is empty.")
+    if not isinstance(first[0], tuple):
+        raise ValueError(
+            "The generator `x` must yield tuples (x,), (x, y) or (x, y, sample_weight). "
+            f"Received: {type(first[0]).__name__}"
+        )
+    signature = common_signature(first)
+
+    def batches():  # the generator goes on where the last walk stopped
+        for batch in itertools.chain(first, generator):
+            yield tree.map_structure(_to_signature, batch, signature)
+
+    dataset = tf.data.Dataset.from_generator(batches, output_signature=signature)
+    return Source(dataset.prefetch(tf.data.AUTOTUNE), steps=None)
+
+
+def pydataset_source(data, class_weight, shuffle):
+    """A `keras.utils.PyDataset`, in its order or shuffled; with workers, fetched ahead."""
+
+    def standardize(batch):
+        if isinstance(batch, dict):
+            return batch
+        batch = tuple(batch) if isinstance(batch, (list, tuple)) else (batch,)
+        if len(batch) not in (1, 2, 3):
+            raise ValueError(
+                "`PyDataset.__getitem__` must return (x,), (x, y) or (x, y, sample_weight). "
+                f"Received {len(batch)} elements."
+            )
+        if class_weight is None or len(batch) == 1:
+            return batch
+        check_class_weight(batch[1], batch[2] if len(batch) == 3 else None)
+        return *batch, weigh_classes(batch[1], class_weight)
+
+    workers = data.workers if data.workers > 1 or data.use_multiprocessing else 0
+    endless = itertools.count()
+    fetched = collections.deque()  # what workers fetched ahead of an endless dataset
+
+    def batches():
+        if data.num_batches is None:
+            indices = endless if workers else itertools.count()
+        else:
+            indices = list(range(data.num_batches))
+            fetched.clear()
+            if shuffle:
+                random.shuffle(indices)
+        fetch = fetch_ahead(data, iter(indices), workers, fetched) if workers else map(
+            data.__getitem__, indices
+        )
+        yield from map(standardize, fetch)
+
+    length = data.num_batches
+    peeked = [standardize(data[i]) for i in range(PEEK if length is None else min(PEEK, length))]
+    if not peeked:
+        raise ValueError("The PyDataset `x` has length 0.")
+    dataset = tf.data.Dataset.from_generator(batches, output_signature=common_signature(peeked))
+    if not workers:
+        dataset = dataset.prefetch(tf.data.AUTOTUNE)
+    return Source(dataset, length, data.on_epoch_begin, data.on_epoch_end)
+
+
+def fetch_ahead(data, indices, workers, fetched):
+    """Yield `data[i]` for each index in order, fetched by threads or processes.
+
+    Args:
+        data: a `keras.utils.PyDataset`: `use_multiprocessing` and `max_queue_size` are its own.
+        indices: an iterator.
+        workers: how many threads or processes.
+        fetched: a deque for what is under way; what is left in it comes first.
+    """
+    if data.use_multiprocessing:
+        pool = concurrent.futures.ProcessPoolExecutor(
+            workers,
+            mp_context=multiprocessing.get_context("fork"),
+            initializer=_share,
+            initargs=(data,),
+        )
+        fetch = _fetch_shared
+    else:
+        pool = concurrent.futures.ThreadPoolExecutor(workers)
+        fetch = data.__getitem__
+    with pool:
+        fetched.extend(pool.submit(fetch, i) for i in itertools.islice(indices, data.max_queue_size))
+        while fetched:
+            yield fetched[0].result()
+            fetched.popleft()
+            fetched.extend(pool.submit(fetch, i) for i in itertools.islice(indices, 1))
+
+
+_shared = None  # in a worker process: the dataset it fetches from
+
+
+def _share(data):
+    global _shared
+    _shared = data
+
+
+def _fetch_shared(index):
+    return _shared[index]
+
+
+def common_signature(batches):
+    """The `tf.TypeSpec`s of all batches: sizes that differ are open, the batch size always is.
+
+    Raises:
+        ValueError: scalars, or batches that differ in rank.
+    """
+    return tree.map_structure(_common_spec, *batches)
+
+
+def _common_spec(*leaves):
+    first = leaves[0]
+    if first is None:
+        return tf.OptionalSpec(None)
+    if not hasattr(first, "shape"):
+        first = np.array(first)
+    ranks = {len(leaf.shape) for leaf in leaves if hasattr(leaf, "shape")}
+    if len(first.shape) < 1 or len(ranks) > 1:
+        raise ValueError(
+            "Arrays in batches must have at least one axis, and as many in every batch. "
+            f"Received shapes: {[tuple(np.shape(leaf)) for leaf in leaves]}"
+        )
+    sizes = zip(*(tuple(np.shape(leaf) if leaf is first else leaf.shape) for leaf in leaves))
+    shape = [size[0] if len(set(size)) == 1 else None for size in sizes]
+    shape[0] = None
+    dtype = keras.backend.standardize_dtype(first.dtype)
+    if isinstance(first, tf.RaggedTensor):
+        return tf.RaggedTensorSpec(shape, dtype, first.ragged_rank, first.row_splits.dtype)
+    if isinstance(first, tf.SparseTensor) or is_scipy_sparse(first):
+        return tf.SparseTensorSpec(shape, dtype)
+    return tf.TensorSpec(shape, dtype)
+
+
+def _to_signature(leaf, spec):
+    """One array of a generator's batch, as `tf.data` wants it."""
+    if leaf is None:
+        return tf.experimental.Optional.empty(None)
+    if is_scipy_sparse(leaf):
+        leaf = to_sparse_tensor(leaf)
+    if not spec.shape.is_compatible_with(leaf.shape):
+        raise TypeError(
+            f"The generator `x` yielded an array of shape {tuple(leaf.shape)} where {spec.shape} "
+            "was expected from its first two batches. If a size varies, vary it in these two."
+        )
+    return leaf

@@ -1,0 +1,86 @@
+"""What `fit` makes of `class_weight` and `sample_weight`: one weight for each sample.
+
+A class weight is a sample weight that is looked up by the label, in training only
+(`keras/src/trainers/data_adapters/data_adapter_utils.py`, `class_weight_to_sample_weights`;
+`tf_dataset_adapter.py`, `make_class_weight_map_fn`; Keras 3.15).
+"""
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+tree = keras.tree
+
+
+def weigh_classes(y, class_weight):
+    """`class_weight` as `sample_weight`: float `[samples]`, 1 for a class that is not named.
+
+    Args:
+        y: class numbers `[samples]` or `[samples, 1]`, or one-hot `[samples, classes]`.
+        class_weight: dict: class number -> weight.
+    """
+    y = keras.ops.convert_to_numpy(y)
+    if y.ndim > 1:
+        y = np.squeeze(y, -1) if y.shape[-1] == 1 else np.argmax(y, -1)
+    classes = np.round(y).astype("int32")
+    sample_weight = np.ones(classes.shape[0], keras.config.floatx())
+    for sample, class_number in enumerate(classes):
+        sample_weight[sample] = class_weight.get(int(class_number), 1.0)
+    return sample_weight
+
+
+def weigh_classes_in_graph(class_weight):
+    """`weigh_classes` for `tf.data`: a function of a batch that adds the weights to it."""
+    classes = range(max(class_weight) + 1)
+    table = tf.convert_to_tensor([class_weight.get(number, 1.0) for number in classes])
+
+    def add_weights(*batch):
+        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(batch)
+        check_class_weight(y, sample_weight)
+        if y.shape.rank < 2:
+            numbers = tf.cast(tf.round(y), tf.int32)
+        else:
+            numbers = tf.cond(
+                tf.shape(y)[-1] > 1,
+                lambda: tf.argmax(y, -1, output_type=tf.int32),
+                lambda: tf.cast(tf.round(tf.squeeze(y, -1)), tf.int32),
+            )
+        return x, y, tf.gather(table, numbers)
+
+    return add_weights
+
+
+def check_class_weight(y, sample_weight):
+    """Raise ValueError where `class_weight` cannot become a sample weight."""
+    if sample_weight is not None:
+        raise ValueError("`class_weight` and `sample_weight` cannot be given at the same time.")
+    if tree.is_nested(y):
+        raise ValueError("`class_weight` is only supported for a model with one output.")
+
+
+def one_for_each_output(y, sample_weight):
+    """`sample_weight` in the structure of `y`: a single array is given to every output.
+
+    Raises:
+        ValueError: another structure than that of `y`, or one array with more than one weight a
+            sample for several outputs.
+    """
+    if sample_weight is None or not tree.is_nested(y):
+        return sample_weight
+    if not isinstance(sample_weight, (list, tuple, dict)):
+        shape = tuple(sample_weight.shape)
+        if len(shape) != 1 and not (len(shape) == 2 and shape[1] == 1):
+            raise ValueError(
+                "One `sample_weight` array for several outputs must have shape [samples]. Pass one "
+                f"array for each output instead. Received shape: {shape}"
+            )
+        return tree.map_structure(lambda _: sample_weight, y)
+    try:
+        tree.assert_same_structure(y, sample_weight)
+    except ValueError:
+        raise ValueError(
+            "`sample_weight` must have one array for each output in `y`. Received structures "
+            f"y: {tree.map_structure(lambda _: '*', y)} and "
+            f"sample_weight: {tree.map_structure(lambda _: '*', sample_weight)}"
+        ) from None
+    return sample_weight
