@@ -9,6 +9,8 @@ from typing import Any
 import keras
 import numpy as np
 
+TURNS = 5
+EPOCHS_PER_TURN = 5
 BATCHES_PER_EPOCH = 64
 
 
@@ -66,8 +68,8 @@ def measure(
     y: np.ndarray,
     batch_size: int,
     seed: int,
-    turns: int = 5,
-    epochs_per_turn: int = 5,
+    turns: int = TURNS,
+    epochs_per_turn: int = EPOCHS_PER_TURN,
     each_turn: Callable[[], None] = lambda: None,
 ) -> Measurement:
     """Trains each trainer in turns and times its epochs; training goes on from where they stand.
@@ -98,7 +100,8 @@ def measure(
             losses[name] = timer.losses
             each_turn()
         _check_equal(losses, turn)
-    ratio, interval = _ratio(*seconds.values())
+    first, second = seconds.values()
+    ratio, interval = _ratio(first, second)
     timings = {name: _timing(times, len(x)) for name, times in seconds.items()}
     return Measurement(len(x), timings, ratio, interval)
 

@@ -1,6 +1,7 @@
 """`compare.png`: both loss curves, the distance between them, the throughput of both sides."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -12,7 +13,7 @@ from fit_unfolded.ulp import log_distance
 
 # The first side wide and light, the second thin and dark on top: where they agree, both show.
 # Light against dark also holds in grey and for every kind of colour vision.
-STYLES = (
+STYLES: tuple[dict[str, Any], ...] = (
     {"color": "#9ecae1", "linewidth": 5.0, "linestyle": "-"},
     {"color": "#252525", "linewidth": 1.4, "linestyle": (0, (4, 2))},
 )
@@ -91,9 +92,8 @@ def _batch_distances(a: Run, b: Run) -> tuple[list[float], list[float]]:
         if call_a.method == "on_epoch_begin":
             ends.append([])
         elif call_a.method == "on_train_batch_end" == call_b.method:
-            ends[-1].append(
-                max(log_distance(call_a.logs[name], call_b.logs.get(name)) for name in call_a.logs)
-            )
+            logs_a, logs_b = call_a.logs or {}, call_b.logs or {}
+            ends[-1].append(max(log_distance(logs_a[name], logs_b.get(name)) for name in logs_a))
     epochs = [
         epoch + (batch + 1) / len(batches)
         for epoch, batches in enumerate(ends)
@@ -104,7 +104,7 @@ def _batch_distances(a: Run, b: Run) -> tuple[list[float], list[float]]:
 
 def _draw_throughput(axes: Axes, measurement: Measurement) -> None:
     samples = measurement.samples
-    for place, (name, timing) in enumerate(measurement.timings.items()):
+    for place, timing in enumerate(measurement.timings.values()):
         fast, slow = samples / timing.lower_quartile, samples / timing.upper_quartile
         middle = timing.samples_per_second
         axes.bar(

@@ -14,7 +14,7 @@ class Trainer:
         model: any `keras.Model`, compiled or not.
     """
 
-    def __init__(self, model):
+    def __init__(self, model: keras.Model):
         self.model = model
 
     @property

@@ -34,7 +34,7 @@ class Data(NamedTuple):
 
 @dataclass(frozen=True)
 class Workload:
-    """One workload; `compile` gives new arguments at each call, `fit` the arguments besides x, y."""
+    """One workload; `compile` gives new arguments at each call, `fit` those besides x and y."""
 
     name: str
     description: str
@@ -73,15 +73,24 @@ def description(name: str) -> str:
     return (docstring or "").partition("\n")[0]
 
 
-def get(name: str) -> Workload:
-    """The workload of that name.
+def check(name: str) -> None:
+    """Imports nothing.
 
     Raises:
         InputError: for an unknown name; the message lists the nearest ones.
     """
-    if name not in _files():
+    if name not in names():
         near = difflib.get_close_matches(name, names(), n=3, cutoff=0.4) or names()
-        raise InputError(f"workload: no '{name}'; did you mean {' or '.join(near)}?")
+        raise InputError(f"WORKLOAD: there is no '{name}'; did you mean {' or '.join(near)}?")
+
+
+def get(name: str) -> Workload:
+    """The workload of that name.
+
+    Raises:
+        InputError: as `check`.
+    """
+    check(name)
     module = importlib.import_module(f"{__name__}.{_files()[name].stem}")
     return Workload(
         name=name,

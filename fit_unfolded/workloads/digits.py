@@ -1,4 +1,4 @@
-"""1,797 real 8x8 digit images, a small convolutional network (the default)."""
+"""1,797 real 8x8 digit images, a small convolutional network."""
 
 import keras
 from sklearn.datasets import load_digits

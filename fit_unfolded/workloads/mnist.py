@@ -1,4 +1,4 @@
-"""60,000 28x28 digit images, downloaded once or read from --data FILE.npz; two convolutions."""
+"""60,000 28x28 digit images, downloaded or from --data; two convolutions."""
 
 import zipfile
 import zlib

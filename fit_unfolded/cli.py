@@ -1,0 +1,273 @@
+"""The command line `fit-unfolded`: compare, train, workloads.
+
+TensorFlow takes seconds to import: a command makes its quick checks first, and imports inside.
+"""
+
+import sys
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from fit_unfolded import workloads
+from fit_unfolded.errors import InputError
+from fit_unfolded.files import writable_directory
+from fit_unfolded.quiet import import_tensorflow
+
+app = typer.Typer(
+    help="Train the same Keras model by compile + fit and by an explicit loop, and compare.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+
+class Side(StrEnum):
+    """The two ways to train."""
+
+    keras_fit = "keras_fit"
+    manual_loop = "manual_loop"
+
+
+Name = Annotated[str, typer.Argument(metavar="WORKLOAD", help="See `fit-unfolded workloads`.")]
+Epochs = Annotated[int | None, typer.Option(min=1, help="Instead of the workload's own.")]
+BatchSize = Annotated[int | None, typer.Option(min=1, help="Instead of the workload's own.")]
+Seed = Annotated[int, typer.Option(min=0, max=2**31, help="Of data, weights and shuffles.")]
+Device = Annotated[str, typer.Option(metavar="auto|cpu|gpu|gpu:N", help="Where to train.")]
+DataFile = Annotated[Path | None, typer.Option(metavar="FILE", help="A .npz file, for mnist.")]
+Steps = Annotated[int | None, typer.Option(min=1, help="Batches in one call of the step.")]
+Jit = Annotated[bool | None, typer.Option("--jit/--no-jit", help="With XLA, or without.")]
+Eager = Annotated[bool, typer.Option("--eager", help="Without tf.function.")]
+Full = Annotated[bool, typer.Option("--full", help="Show every epoch.")]
+Output = Annotated[
+    Path | None, typer.Option(metavar="DIR", help="Where figures go; results/compare/WORKLOAD.")
+]
+Record = Annotated[Path | None, typer.Option(metavar="DIR", help="Write train.json there.")]
+Save = Annotated[Path | None, typer.Option(metavar="PATH", help="A .keras or .h5 file.")]
+
+
+@app.command("workloads")
+def list_workloads() -> None:
+    """List the workloads."""
+    for name in workloads.names():
+        print(f"{name:<16}{workloads.description(name)}")
+
+
+@app.command()
+def compare(
+    workload: Name = "digits",
+    epochs: Epochs = None,
+    batch_size: BatchSize = None,
+    seed: Seed = 0,
+    device: Device = "auto",
+    data: DataFile = None,
+    output: Output = None,
+    steps_per_execution: Steps = None,
+    jit: Jit = None,
+    eager: Eager = False,
+    full: Full = False,
+) -> None:
+    """Train WORKLOAD on both sides from one seed; show and write what differs, if anything does.
+
+    Exit status: 0 when nothing differs, 1 when something does, 2 for unusable input.
+    """
+    workloads.check(workload)
+    directory = writable_directory(output or Path("results/compare", workload), "--output")
+    compile_arguments = _compile_arguments(steps_per_execution, jit, eager)
+    job = _prepare(workload, seed, device, data, epochs, batch_size, compile_arguments)
+    if not _compare(job, directory, full):
+        raise typer.Exit(1)
+
+
+@app.command()
+def train(
+    side: Annotated[Side, typer.Option(help="The side to train.")],
+    workload: Name = "digits",
+    epochs: Epochs = None,
+    batch_size: BatchSize = None,
+    seed: Seed = 0,
+    device: Device = "auto",
+    data: DataFile = None,
+    output: Record = None,
+    save: Save = None,
+    full: Full = False,
+) -> None:
+    """Train WORKLOAD on one side, and save the model if asked."""
+    workloads.check(workload)
+    if save is not None:
+        _check_save(save)
+    directory = None if output is None else writable_directory(output, "--output")
+    job = _prepare(workload, seed, device, data, epochs, batch_size, {})
+    _train(job, side.value, save, directory, full)
+
+
+def main() -> None:
+    """Entry point; what cannot be used becomes one line on standard error and exit status 2."""
+    try:
+        app()
+    except (InputError, NotImplementedError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a command was asked to do, ready to run."""
+
+    workload: workloads.Workload
+    data: workloads.Data
+    seed: int
+    device: str
+    fit: dict[str, Any]
+    compile: dict[str, Any]
+
+    def heading(self) -> str:
+        """The request in words."""
+        request = {"seed": self.seed} | self.fit | self.compile
+        settings = ", ".join(f"{name}={value}" for name, value in request.items())
+        return f"{self.workload.name}: {self.workload.description}\n{settings}, on {self.device}"
+
+    def figures(self) -> dict[str, Any]:
+        """The request, for the record."""
+        return {
+            "workload": self.workload.name,
+            "seed": self.seed,
+            "device": self.device,
+            "fit_arguments": self.fit,
+            "compile_overrides": self.compile,
+        }
+
+
+def _prepare(
+    name: str,
+    seed: int,
+    device: str,
+    data: Path | None,
+    epochs: int | None,
+    batch_size: int | None,
+    compile_arguments: dict[str, Any],
+) -> Job:
+    import_tensorflow()
+    from fit_unfolded.device import use
+
+    used = use(device)
+    workload = workloads.get(name)
+    asked = {"epochs": epochs, "batch_size": batch_size}
+    return Job(
+        workload=workload,
+        data=workload.load(seed, data),
+        seed=seed,
+        device=used,
+        fit=workload.fit | {key: value for key, value in asked.items() if value is not None},
+        compile=compile_arguments,
+    )
+
+
+def _compile_arguments(steps: int | None, jit: bool | None, eager: bool) -> dict[str, Any]:
+    if eager and jit:
+        raise InputError("--eager: cannot go with --jit, which compiles a graph; leave one out.")
+    asked = {
+        "steps_per_execution": steps,
+        "jit_compile": jit,
+        "run_eagerly": True if eager else None,
+    }
+    return {key: value for key, value in asked.items() if value is not None}
+
+
+def _check_save(path: Path) -> None:
+    if path.suffix not in (".h5", ".keras"):
+        raise InputError(f"--save: {path.name} must end in .keras or .h5.")
+    if path.is_dir():
+        raise InputError(f"--save: {path} is a directory; name a file.")
+    writable_directory(path.parent, "--save")
+
+
+def _compare(job: Job, directory: Path, full: bool) -> bool:
+    """Runs both sides, prints the page, writes compare.json and compare.png; whether they match."""
+    from fit_unfolded import plot, report, results
+    from fit_unfolded.compare import SIDES
+    from fit_unfolded.compare import compare as compare_runs
+    from fit_unfolded.files import replacing
+    from fit_unfolded.measure import LossesDiffer
+    from fit_unfolded.progress import progress_bars
+
+    with progress_bars() as bars:
+        a, b = (_run(job, side, bars) for side in SIDES)
+        comparison = compare_runs(a, b)
+        try:
+            measurement, unmeasured = _measure(job, [a, b], bars), None
+        except LossesDiffer as error:
+            measurement, unmeasured = None, f"No throughput, for the work differed: {error}."
+
+    console = Console()
+    console.print(job.heading(), markup=False, highlight=False)
+    report.print_epochs(console, [a, b], full)
+    report.print_checks(console, comparison)
+    if measurement is not None:
+        report.print_throughput(console, measurement)
+    else:
+        console.print(unmeasured, markup=False, highlight=False)
+    report.print_verdict(console, comparison)
+
+    results.write_json(
+        directory / "compare.json",
+        job.figures()
+        | results.circumstances()
+        | results.comparison_figures(comparison)
+        | {
+            "sides": {run.side: results.run_figures(run) for run in (a, b)},
+            "throughput": results.throughput_figures(measurement),
+        },
+    )
+    with replacing(directory / "compare.png") as partial:
+        title = f"{job.workload.name}, seed {job.seed}, {job.device}"
+        plot.draw(partial, title, a, b, measurement)
+    console.print(f"Written: {directory}/compare.json, compare.png", markup=False, highlight=False)
+    return comparison.match
+
+
+def _train(job: Job, side: str, save: Path | None, directory: Path | None, full: bool) -> None:
+    from fit_unfolded import report, results
+    from fit_unfolded.progress import progress_bars
+
+    with progress_bars() as bars:
+        run = _run(job, side, bars)
+    console = Console()
+    console.print(job.heading(), markup=False, highlight=False)
+    report.print_epochs(console, [run], full)
+    report.print_evaluation(console, run)
+    if save is not None:
+        run.trainer.save(save)
+        console.print(f"Saved: {save}", markup=False, highlight=False)
+    if directory is not None:
+        figures = job.figures() | results.circumstances() | {"side": side}
+        results.write_json(directory / "train.json", figures | results.run_figures(run))
+        console.print(f"Written: {directory}/train.json", markup=False, highlight=False)
+
+
+def _run(job: Job, side: str, bars: Any) -> Any:
+    from fit_unfolded.compare import train as train_side
+    from fit_unfolded.progress import EpochProgress
+
+    watcher = EpochProgress(bars, side, job.fit["epochs"])
+    return train_side(side, job.workload, job.data, job.seed, job.fit, job.compile, [watcher])
+
+
+def _measure(job: Job, runs: list[Any], bars: Any) -> Any:
+    from fit_unfolded.measure import TURNS, measure
+
+    task = bars.add_task("throughput", total=TURNS * len(runs), note="in turns")
+    return measure(
+        {run.side: run.trainer for run in runs},
+        job.data.x,
+        job.data.y,
+        batch_size=job.fit["batch_size"],
+        seed=job.seed,
+        each_turn=lambda: bars.advance(task),
+    )
