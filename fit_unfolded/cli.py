@@ -76,9 +76,9 @@ def compare(
     Exit status: 0 when nothing differs, 1 when something does, 2 for unusable input.
     """
     workloads.check(workload)
-    directory = writable_directory(output or Path("results/compare", workload), "--output")
     compile_arguments = _compile_arguments(steps_per_execution, jit, eager)
     job = _prepare(workload, seed, device, data, epochs, batch_size, compile_arguments)
+    directory = writable_directory(output or Path("results/compare", workload), "--output")
     if not _compare(job, directory, full):
         raise typer.Exit(1)
 
@@ -100,8 +100,8 @@ def train(
     workloads.check(workload)
     if save is not None:
         _check_save(save)
-    directory = None if output is None else writable_directory(output, "--output")
     job = _prepare(workload, seed, device, data, epochs, batch_size, {})
+    directory = None if output is None else writable_directory(output, "--output")
     _train(job, side.value, save, directory, full)
 
 

@@ -46,6 +46,7 @@ def _draw_losses(axes: Axes, runs: tuple[Run, Run]) -> None:
                 label = run.side if name == "loss" else None
                 axes.plot(range(1, len(losses) + 1), losses, marker=marker, label=label, **style)
     _label_ends(axes, runs[0].history)
+    axes.margins(y=0.12)
     axes.set_ylabel("loss", fontsize=9)
     axes.tick_params(labelbottom=False)
     axes.legend(frameon=False, fontsize=9, handlelength=3.5)
@@ -128,6 +129,4 @@ def _draw_throughput(axes: Axes, measurement: Measurement) -> None:
     axes.yaxis.set_major_formatter("{x:,.0f}")
     axes.set_ylabel("samples/s (median and quartiles)", fontsize=9)
     low, high = measurement.interval
-    axes.set_xlabel(
-        f"second to first: {measurement.ratio:.2f}\n(95 %: {low:.2f} to {high:.2f})", fontsize=9
-    )
+    axes.set_xlabel(f"ratio {measurement.ratio:.2f}\n(95 %: {low:.2f} to {high:.2f})", fontsize=9)

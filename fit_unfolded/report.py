@@ -26,14 +26,15 @@ def print_epochs(console: Console, runs: list[Run], full: bool) -> None:
         if fold and epoch in skipped:
             if epoch == skipped[0]:
                 table.add_row("...", f"{len(skipped)} epochs", *["..."] * len(names))
-                table.add_section()
+                if len(runs) == 2:
+                    table.add_section()
             continue
         for run in runs:
             label = str(epoch + 1) if run is runs[0] else ""
             table.add_row(label, run.side, *(_shortest(run.history[n][epoch]) for n in names))
         if len(runs) == 2:
             table.add_row("", "ULP apart", *(_epoch_distance(runs, n, epoch) for n in names))
-        table.add_section()
+            table.add_section()
     console.print(table)
 
 
@@ -69,7 +70,8 @@ def print_throughput(console: Console, measurement: Measurement) -> None:
     console.print(
         f"{second} trains {measurement.ratio:.2f} times as fast as {first} "
         f"(95 % interval {low:.2f} to {high:.2f}; {counted} epochs of {measurement.samples:,} "
-        "samples a side, run in turns).\n"
+        "samples a side, run in turns).\n",
+        highlight=False,
     )
 
 
