@@ -197,7 +197,7 @@ def _log_pairs(a: list[Call], b: list[Call]) -> Iterator[Pair]:
             place = ""
         argument = "" if call_a.argument is None else call_a.argument
         where = f"{place}{call_a.method}({argument}), logs"
-        yield from _nested_pairs(where, call_a.logs, call_b.logs)
+        yield from _nested_pairs(where, call_a.logs or {}, call_b.logs or {})
 
 
 def _variable_pairs(a: list[tuple[str, np.ndarray]], b: list[tuple[str, np.ndarray]]) -> list[Pair]:

@@ -33,8 +33,8 @@ def read_data(path):
         InputError: for a file that is missing, damaged, lacks an array or holds other shapes.
     """
     try:
-        with np.load(path) as file:
-            x, y, x_test, y_test = (file[key] for key in KEYS)
+        with path.open("rb") as file, np.load(file) as arrays:
+            x, y, x_test, y_test = (arrays[key] for key in KEYS)
     except FileNotFoundError as error:
         raise InputError(f"--data: there is no file {path}; {ADVICE}.") from error
     except KeyError as error:
