@@ -87,7 +87,12 @@ def test_what_has_no_steps_between_is_infinitely_far(a, b):
 
 def test_nested_structures_give_the_largest_distance_within():
     a = {"loss": [1.0, 2.0], "acc": (np.float32(3),), "name": "x", "none": None}
-    b = {"loss": [1.0, 2.0 + 4 * np.spacing(2.0)], "acc": (np.float32(3),), "name": "x", "none": None}
+    b = {
+        "loss": [1.0, 2.0 + 4 * np.spacing(2.0)],
+        "acc": (np.float32(3),),
+        "name": "x",
+        "none": None,
+    }
     assert distance(a, a) == 0
     assert distance(a, b) == 4
 
