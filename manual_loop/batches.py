@@ -24,6 +24,10 @@ from manual_loop.streams import Source, stream_source
 
 tree = keras.tree
 
+# Arrays up to this size live on the device for the whole of `fit`; larger ones stay in the host's
+# memory and come to it batch by batch.
+RESIDENT_BYTES = 2**30
+
 
 class Epochs:
     """The data of one `fit`, `evaluate` or `predict`, as epochs of batches.
@@ -95,16 +99,16 @@ class Epochs:
             if self._steps and self._steps_seen >= self._steps:
                 self._renew_iterator()
         else:
-            iterator = iter(self._source.dataset)
+            iterator = self._source.walk()
             step = 0
-            while True:  # until the iterator ends: see ends_with_the_data
+            while True:  # until the iterator ends: see __exit__
                 self._steps_seen = step + block
                 yield step, step + block - 1, iterator
                 step += block
         self._source.on_epoch_end()
 
     def _renew_iterator(self):
-        self._iterator = iter(self._source.dataset)
+        self._iterator = self._source.walk()
         self._steps_seen = 0
 
     def __enter__(self):
@@ -176,37 +180,132 @@ def array_source(x, y, sample_weight, batch_size, steps_per_epoch, shuffle, clas
     if batch_size < 0:
         raise ValueError(f"`batch_size` must be positive. Received: {batch_size}")
     arrays = tree.lists_to_tuples(tree.map_structure(to_gatherable, arrays))
-    return Source(
-        dataset=array_dataset(arrays, samples, batch_size, shuffle),
-        steps=math.ceil(samples / batch_size),
-    )
+    steps = math.ceil(samples / batch_size)
+    if _bytes(arrays) > RESIDENT_BYTES:
+        dataset = stream_arrays(arrays, samples, batch_size, shuffle)
+        return Source(lambda: iter(dataset), steps)
+    arrays = tree.map_structure(_on_device, arrays)
+    return Source(lambda: Walk(arrays, draw_order(samples, batch_size, shuffle), batch_size), steps)
 
 
-def array_dataset(arrays, samples, batch_size, shuffle):
-    """Permutation, slices, gather: a `tf.data.Dataset` that is one epoch of batches."""
+class Walk:
+    """One epoch through arrays that lie on the device: the order of the samples, and how far we are.
+
+    Attributes:
+        arrays: tensors `[samples, ...]`, or a tuple or dict of them.
+        full: int64 `[full batches, batch_size]`: the samples of each batch.
+        rest: int64 `[samples % batch_size]`: those of the partial batch; None if there is none.
+    """
+
+    def __init__(self, arrays, order, batch_size):
+        whole = len(order) // batch_size * batch_size
+        self.arrays = arrays
+        self.full = tf.reshape(order[:whole], [-1, batch_size])
+        self.rest = order[whole:] if whole < len(order) else None
+        self.steps = len(self.full) + (self.rest is not None)
+        # with a partial batch no batch has a static size: fit's pipeline has one shape for all
+        size = batch_size if self.rest is None else None
+        specs = tree.map_structure(_open_samples, arrays)
+        order = tf.TensorSpec([None, size], tf.int64)
+        rest = None if self.rest is None else tf.TensorSpec([None], tf.int64)
+        number = tf.TensorSpec([], tf.int32)
+        self.batch_signature = Signature((specs, tf.TensorSpec([size], tf.int64)))
+        self.block_signature = Signature((specs, order, rest, number, number))
+        self._position = 0
+        self._each = None
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        """The next batch."""
+        return gather(self.arrays, self.next_indices())
+
+    def next_indices(self):
+        """The samples of the next batch, int64 `[batch_size]` or fewer."""
+        if self._each is None:
+            rest = [] if self.rest is None else [self.rest]
+            self._each = tf.unstack(self.full) + rest if len(self.full) else rest
+        first, _ = self.next_block(1)
+        return self._each[first]
+
+    def next_block(self, count):
+        """The numbers of the next batch and of the one behind the block of `count` batches.
+
+        Raises:
+            StopIteration: the epoch has ended.
+        """
+        first = self._position
+        if first >= self.steps:
+            raise StopIteration
+        self._position = min(first + count, self.steps)
+        return first, self._position
+
+
+class Signature:
+    """The `tf.TypeSpec`s of a call, to look up the graph that was traced for them."""
+
+    def __init__(self, specs):
+        self.specs = specs
+        self._key = repr(specs)
+        self._hash = hash(self._key)
+
+    def __eq__(self, other):
+        return self._key == other._key
+
+    def __hash__(self):
+        return self._hash
+
+
+def _open_samples(array):
+    spec = None if array is None else tf.type_spec_from_value(array)
+    if isinstance(spec, tf.TensorSpec):
+        return tf.TensorSpec([None, *spec.shape[1:]], spec.dtype)
+    return spec
+
+
+def gather(arrays, indices):
+    """The samples `indices` of each array."""
+    return tree.traverse(functools.partial(_rows, indices=indices), arrays)
+
+
+def draw_order(samples, batch_size, shuffle):
+    """The order of the samples in one epoch, int64 `[samples]`, drawn as fit draws it."""
+    if shuffle == "batch":
+        return tf.concat(list(index_batches(samples, batch_size, shuffle)), 0)
+    return _permutations(samples, shuffle).get_single_element()
+
+
+def index_batches(samples, batch_size, shuffle):
+    """A `tf.data.Dataset` of the numbers of the samples of each batch, the partial one last."""
     whole = samples // batch_size * batch_size
 
-    def permutation(_):
-        indices = tf.range(samples, dtype=tf.int64)
-        if shuffle and shuffle != "batch":
-            indices = tf.random.shuffle(indices)
-        return indices
-
-    def slices(indices):
-        full = tf.reshape(indices[:whole], [whole // batch_size, batch_size])
+    def slices(order):
+        full = tf.reshape(order[:whole], [whole // batch_size, batch_size])
         batches = tf.data.Dataset.from_tensor_slices(full)
-        if whole < samples:  # the partial batch; every batch's static size is then unknown
-            batches = batches.concatenate(tf.data.Dataset.from_tensors(indices[whole:]))
+        if whole < samples:
+            batches = batches.concatenate(tf.data.Dataset.from_tensors(order[whole:]))
         return batches
 
-    def gather(indices, arrays):
-        return tree.traverse(functools.partial(_rows, indices=indices), arrays)
+    indices = _permutations(samples, shuffle).prefetch(1).flat_map(slices)
+    return indices.map(tf.random.shuffle) if shuffle == "batch" else indices
 
-    indices = tf.data.Dataset.range(1).map(permutation).prefetch(1).flat_map(slices)
-    if shuffle == "batch":
-        indices = indices.map(tf.random.shuffle)
+
+def _permutations(samples, shuffle):
+    def permutation(_):
+        order = tf.range(samples, dtype=tf.int64)
+        return tf.random.shuffle(order) if shuffle and shuffle != "batch" else order
+
+    return tf.data.Dataset.range(1).map(permutation)
+
+
+def stream_arrays(arrays, samples, batch_size, shuffle):
+    """A `tf.data.Dataset` that is one epoch of batches, gathered on the host, a few ahead."""
     data = tf.data.Dataset.from_tensors(arrays).repeat()
-    dataset = tf.data.Dataset.zip((indices, data)).map(gather, tf.data.AUTOTUNE)
+    indices = index_batches(samples, batch_size, shuffle)
+    dataset = tf.data.Dataset.zip((indices, data)).map(
+        lambda indices, arrays: gather(arrays, indices), tf.data.AUTOTUNE
+    )
     # rewriting the graph of so short a pipeline costs more than it saves
     options = tf.data.Options()
     options.experimental_optimization.apply_default_optimizations = False
@@ -302,3 +401,13 @@ def _count_samples(x, y, sample_weight):
             f"All arrays must contain the same number of samples. Received {counts or 'no data'}."
         )
     return distinct.pop()
+
+
+def _on_device(array):
+    return (
+        array if array is None or not hasattr(array, "__array__") else tf.convert_to_tensor(array)
+    )
+
+
+def _bytes(arrays):
+    return sum(getattr(array, "nbytes", 0) for array in tree.flatten(arrays))

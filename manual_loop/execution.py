@@ -5,15 +5,19 @@ A rung of this ladder changes when and where the lines of `steps.py` run, never 
     eager    Python runs every op of every batch. Slow, and a debugger can stop anywhere.
     graph    `tf.function` traces the step once; after that Python makes one call a batch.
     XLA      the traced step is compiled to one program: its ops are fused.
-    block    `steps_per_execution` batches a call: Python is asked once for all of them.
+    block    `steps_per_execution` batches a call: Python is asked once for all of them, and with
+             XLA the loop over them is part of the program.
 
-The shape of these functions follows `keras/src/backend/tensorflow/trainer.py`,
-`TensorFlowTrainer._make_function` and `make_predict_function` (Keras 3.15): the step is a function
-of its own inside the one that takes the batch, and only the step is compiled by XLA.
+Keras 3.15 has the same rungs (`keras/src/backend/tensorflow/trainer.py`,
+`TensorFlowTrainer._make_function`, `make_predict_function`), always over a `tf.data` iterator. Here
+arrays lie on the device, and a batch is taken from them inside the call, by the numbers of its
+samples: that saves the iterator, which costs more than the arithmetic of a small step.
 """
 
 import keras
 import tensorflow as tf
+
+from manual_loop.batches import Walk, gather, take
 
 tree = keras.tree
 
@@ -32,12 +36,79 @@ def make_function(step, *, run_eagerly, jit_compile, steps_per_execution):
         end before the first batch of the block; a later end cuts the block short.
     """
     step = without_optionals(step)
-    if not run_eagerly:
-        # autograph would rewrite Python `if` and `for` inside layers, which fit does not do
-        step = tf.function(step, jit_compile=jit_compile, reduce_retracing=True, autograph=False)
+    if run_eagerly:
+        return lambda iterator: [step(data) for data in take(iterator, steps_per_execution)][-1]
 
-    def one_batch(iterator):
-        return step(iterator.get_next())
+    step = graph(step, jit_compile)
+    stream = graph(stream_block(step, steps_per_execution))
+    array_batch = Traces(lambda arrays, indices: step(gather(arrays, indices)))
+    array_block = Traces(
+        make_array_block(step),
+        jit_compile=lambda specs: jit_compile and loops_well_in_xla(step, specs),
+    )
+
+    def function(iterator):
+        if not isinstance(iterator, Walk):
+            return stream(iterator)
+        if steps_per_execution == 1:
+            return array_batch[iterator.batch_signature](iterator.arrays, iterator.next_indices())
+        first, stop = map(tf.constant, iterator.next_block(steps_per_execution))
+        return array_block[iterator.block_signature](
+            iterator.arrays, iterator.full, iterator.rest, first, stop
+        )
+
+    return function
+
+
+def graph(function, jit_compile=False):
+    """`tf.function`. Without autograph: it would rewrite the Python inside layers; fit does not."""
+    return tf.function(function, jit_compile=jit_compile, reduce_retracing=True, autograph=False)
+
+
+class Traces(dict):
+    """The graphs of a function, one for each `batches.Signature`: traced once, called directly."""
+
+    def __init__(self, function, jit_compile=lambda specs: False):
+        super().__init__()
+        self._function = function
+        self._jit_compile = jit_compile
+
+    def __missing__(self, signature):
+        function = graph(self._function, self._jit_compile(signature.specs))
+        self[signature] = function.get_concrete_function(*signature.specs)
+        return self[signature]
+
+
+def loops_well_in_xla(step, specs):
+    """Whether the loop over the batches may be part of the XLA program.
+
+    Not for sparse, ragged or string data, which XLA cannot gather. And not for convolutions on a
+    CPU: inside a loop XLA compiles them to other code, several times slower and with other last
+    bits. The loop then stays outside and only the step is compiled, as in fit.
+    """
+    arrays, order = specs[:2]
+    leaves = [spec for spec in tree.flatten(arrays) if spec is not None]
+    if not all(isinstance(spec, tf.TensorSpec) and spec.dtype != tf.string for spec in leaves):
+        return False
+    if tf.config.list_logical_devices("GPU"):
+        return True
+    definition = step.get_concrete_function(batch_specs(arrays, order)).graph.as_graph_def()
+    functions = [function.node_def for function in definition.library.function]
+    return not any("Conv" in node.op for nodes in (definition.node, *functions) for node in nodes)
+
+
+def batch_specs(arrays, order):
+    """The specs of one batch of dense arrays: as many samples as `order` has columns."""
+    return tree.map_structure(
+        lambda spec: (
+            None if spec is None else tf.TensorSpec([order.shape[1], *spec.shape[1:]], spec.dtype)
+        ),
+        arrays,
+    )
+
+
+def stream_block(step, steps):
+    """`iterator -> logs`: up to `steps` batches, those that are there."""
 
     def block(iterator):
         def another(i, logs, _):
@@ -46,17 +117,39 @@ def make_function(step, *, run_eagerly, jit_compile, steps_per_execution):
             logs = tf.cond(more, lambda: step(batch.get_value()), lambda: logs)
             return i + 1, logs, more
 
+        logs = step(iterator.get_next())
+        if steps == 1:
+            return logs
         _, logs, _ = tf.while_loop(
-            lambda i, _, more: tf.logical_and(i < steps_per_execution, more),
+            lambda i, _, more: tf.logical_and(i < steps, more),
             another,
-            (tf.constant(1), one_batch(iterator), tf.constant(True)),
+            (tf.constant(1), logs, tf.constant(True)),
         )
         return logs
 
-    function = one_batch if steps_per_execution == 1 else block
-    if run_eagerly:
-        return function
-    return tf.function(function, reduce_retracing=True, autograph=False)
+    return block
+
+
+def make_array_block(step):
+    """`(arrays, full, rest, first, stop) -> logs`: the batches `first` to `stop` of a `Walk`."""
+
+    def run(arrays, indices):
+        return step(gather(arrays, indices))
+
+    def block(arrays, full, rest, first, stop):
+        full_batches = tf.shape(full)[0]
+        outputs = graph(run).get_concrete_function(arrays, full[0]).structured_outputs
+        logs = tree.map_structure(lambda log: tf.zeros(log.shape, log.dtype), outputs)
+        _, logs = tf.while_loop(
+            lambda i, _: i < tf.minimum(stop, full_batches),
+            lambda i, _: (i + 1, run(arrays, tf.gather(full, i))),
+            (first, logs),
+        )
+        if rest is not None:  # the partial batch has a size of its own: a step of its own
+            logs = tf.cond(stop > full_batches, lambda: run(arrays, rest), lambda: logs)
+        return logs
+
+    return block
 
 
 def make_predict_function(step, *, run_eagerly, jit_compile, steps_per_execution):

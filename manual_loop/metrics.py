@@ -121,9 +121,7 @@ class CompiledMetrics:
     def __init__(self, metrics, weighted_metrics, output_names):
         for argument, given in (("metrics", metrics), ("weighted_metrics", weighted_metrics)):
             if given and not isinstance(given, (list, tuple, dict)):
-                raise ValueError(
-                    f"`{argument}` must be a list, tuple or dict. Received: {given!r}"
-                )
+                raise ValueError(f"`{argument}` must be a list, tuple or dict. Received: {given!r}")
         self.metrics = metrics
         self.weighted_metrics = weighted_metrics
         self.output_names = output_names

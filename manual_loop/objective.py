@@ -119,8 +119,9 @@ class Objective:
                 y = [y[name] for name in self.output_names]
         attempts = (
             lambda: tree.pack_sequence_as(y_pred, y),
-            lambda: tree.assert_same_paths(y, y_pred)
-            or tree.pack_sequence_as(y_pred, tree.flatten(y)),
+            lambda: (
+                tree.assert_same_paths(y, y_pred) or tree.pack_sequence_as(y_pred, tree.flatten(y))
+            ),
             lambda: self._labels_of_the_losses(y),
         )
         for attempt in attempts:

@@ -36,12 +36,12 @@ class Source:
     """Batches from one kind of data.
 
     Attributes:
-        dataset: a `tf.data.Dataset` of batches `x`, `(x, y)` or `(x, y, sample_weight)`.
-        steps: batches in it, or None if unknown.
+        walk: gives an iterator over the batches `x`, `(x, y)` or `(x, y, sample_weight)`.
+        steps: how many there are, or None if unknown.
         on_epoch_begin, on_epoch_end: what the data want to be told.
     """
 
-    dataset: tf.data.Dataset
+    walk: Callable
     steps: int | None
     on_epoch_begin: Callable = _nothing
     on_epoch_end: Callable = _nothing
@@ -86,7 +86,7 @@ def dataset_source(dataset, class_weight):
     if class_weight is not None:
         dataset = dataset.map(weigh_classes_in_graph(class_weight)).prefetch(tf.data.AUTOTUNE)
     cardinality = int(dataset.cardinality())
-    return Source(dataset, steps=cardinality if cardinality >= 0 else None)
+    return Source(lambda: iter(dataset), steps=cardinality if cardinality >= 0 else None)
 
 
 def generator_source(generator):
@@ -106,7 +106,8 @@ def generator_source(generator):
             yield tree.map_structure(_to_signature, batch, signature)
 
     dataset = tf.data.Dataset.from_generator(batches, output_signature=signature)
-    return Source(dataset.prefetch(tf.data.AUTOTUNE), steps=None)
+    dataset = dataset.prefetch(tf.data.AUTOTUNE)
+    return Source(lambda: iter(dataset), steps=None)
 
 
 def pydataset_source(data, class_weight, shuffle):
@@ -138,8 +139,10 @@ def pydataset_source(data, class_weight, shuffle):
             fetched.clear()
             if shuffle:
                 random.shuffle(indices)
-        fetch = fetch_ahead(data, iter(indices), workers, fetched) if workers else map(
-            data.__getitem__, indices
+        fetch = (
+            fetch_ahead(data, iter(indices), workers, fetched)
+            if workers
+            else map(data.__getitem__, indices)
         )
         yield from map(standardize, fetch)
 
@@ -150,7 +153,7 @@ def pydataset_source(data, class_weight, shuffle):
     dataset = tf.data.Dataset.from_generator(batches, output_signature=common_signature(peeked))
     if not workers:
         dataset = dataset.prefetch(tf.data.AUTOTUNE)
-    return Source(dataset, length, data.on_epoch_begin, data.on_epoch_end)
+    return Source(lambda: iter(dataset), length, data.on_epoch_begin, data.on_epoch_end)
 
 
 def fetch_ahead(data, indices, workers, fetched):
@@ -174,7 +177,9 @@ def fetch_ahead(data, indices, workers, fetched):
         pool = concurrent.futures.ThreadPoolExecutor(workers)
         fetch = data.__getitem__
     with pool:
-        fetched.extend(pool.submit(fetch, i) for i in itertools.islice(indices, data.max_queue_size))
+        fetched.extend(
+            pool.submit(fetch, i) for i in itertools.islice(indices, data.max_queue_size)
+        )
         while fetched:
             yield fetched[0].result()
             fetched.popleft()

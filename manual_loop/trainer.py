@@ -9,6 +9,7 @@ import functools
 import warnings
 
 import keras
+import tensorflow as tf
 
 from manual_loop import saving
 from manual_loop.batches import Epochs, split, take
@@ -19,6 +20,7 @@ from manual_loop.objective import Objective
 from manual_loop.steps import predict_step, test_step, train_step
 
 tree = keras.tree
+BASE = keras.callbacks.Callback
 
 # fit calls these methods of the model. The loop writes out what they do by default, so it must not
 # pass over a model that does something else there.
@@ -95,7 +97,11 @@ class Trainer:
         }
         saving.register_training_config(model, **self._arguments)
         half = model.dtype_policy.name == "mixed_float16"
-        if auto_scale_loss and half and not isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
+        if (
+            auto_scale_loss
+            and half
+            and not isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
+        ):
             optimizer = keras.optimizers.LossScaleOptimizer(optimizer, name="loss_scale_optimizer")
         model.optimizer = optimizer
 
@@ -106,9 +112,7 @@ class Trainer:
             self._compiled_metrics = CompiledMetrics(metrics, weighted_metrics, output_names)
         self._metrics = Metrics(model, self._objective, self._compiled_metrics)
 
-        train = functools.partial(
-            train_step, model, optimizer, self._objective, self._metrics
-        )
+        train = functools.partial(train_step, model, optimizer, self._objective, self._metrics)
         test = functools.partial(test_step, model, self._objective, self._metrics)
         self._train_function = make_function(train, **how_to_run(model))
         self._test_function = make_function(test, **how_to_run(model))
@@ -175,6 +179,7 @@ class Trainer:
             self._metrics.announce()
         model.stop_training = False
         callbacks.on_train_begin()
+        watched = any(map(watches_batches, callbacks.callbacks))
         logs = {}
         epoch_logs = None
         # BackupAndRestore leaves the epoch to resume at in this attribute, in on_train_begin
@@ -184,9 +189,11 @@ class Trainer:
             callbacks.on_epoch_begin(epoch)
             with batches:
                 for first_step, last_step, iterator in batches:
-                    callbacks.on_train_batch_begin(first_step)
+                    if watched:
+                        callbacks.on_train_batch_begin(first_step)
                     logs = self._train_function(iterator)
-                    callbacks.on_train_batch_end(last_step, logs)
+                    if watched:
+                        callbacks.on_train_batch_end(last_step, to_floats(logs))
                     if model.stop_training:
                         break
             epoch_logs = dict(self._read_metrics(logs))
@@ -248,12 +255,15 @@ class Trainer:
         model.stop_evaluating = False
         callbacks.on_test_begin()
         self._metrics.reset()
+        watched = any(map(watches_batches, callbacks.callbacks))
         logs = {}
         with batches:
             for first_step, last_step, iterator in batches:
-                callbacks.on_test_batch_begin(first_step)
+                if watched:
+                    callbacks.on_test_batch_begin(first_step)
                 logs = self._test_function(iterator)
-                callbacks.on_test_batch_end(last_step, logs)
+                if watched:
+                    callbacks.on_test_batch_end(last_step, to_floats(logs))
                 if model.stop_evaluating:
                     break
         logs = to_floats(self._read_metrics(logs))
@@ -343,6 +353,19 @@ def how_to_run(model):
     }
 
 
+def watches_batches(callback):
+    """Whether a callback does anything before or after a batch of training or evaluation.
+
+    If none does, nobody sees the logs of a batch, and they are not even turned into floats.
+    """
+    hooks = ("on_batch", "on_train_batch", "on_test_batch")
+    return any(
+        getattr(getattr(callback, name), "__func__", None) is not getattr(BASE, name)
+        for hook in hooks
+        for name in (f"{hook}_begin", f"{hook}_end")
+    )
+
+
 def to_floats(logs):
     """Logs as Python floats, by the alphabet; what is not a number stays as it is."""
     floats = {}
@@ -350,6 +373,8 @@ def to_floats(logs):
         if isinstance(value, dict):
             floats.update(to_floats(value))
             continue
+        if tf.is_tensor(value):
+            value = value.numpy()
         try:
             floats[name] = float(value)
         except (TypeError, ValueError):
