@@ -1,4 +1,4 @@
-"""The loop written out: what `compile` and `fit` do, in plain TensorFlow and Keras's public objects.
+"""The loop written out: what `compile` and `fit` do, in plain TensorFlow and public Keras.
 
 Read `steps.py` first, then `trainer.py`.
 """

@@ -17,7 +17,8 @@ samples: that saves the iterator, which costs more than the arithmetic of a smal
 import keras
 import tensorflow as tf
 
-from manual_loop.batches import Walk, gather, take
+from manual_loop.arrays import Walk, gather
+from manual_loop.batches import take
 
 tree = keras.tree
 

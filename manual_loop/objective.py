@@ -114,9 +114,9 @@ class Objective:
             pass
         if not tree.is_nested(y) and hasattr(y_pred, "__len__") and len(y_pred) == 1:
             y = [y]
-        elif isinstance(y_pred, (list, tuple)) and isinstance(y, dict):
-            if set(self.output_names or ()) == set(y):
-                y = [y[name] for name in self.output_names]
+        names = self.output_names or ()
+        if isinstance(y, dict) and isinstance(y_pred, (list, tuple)) and set(y) == set(names):
+            y = [y[name] for name in names]
         attempts = (
             lambda: tree.pack_sequence_as(y_pred, y),
             lambda: (

@@ -43,6 +43,7 @@ BATCH = [tf.TensorSpec([None, 128], tf.float32), tf.TensorSpec([None, 1], tf.flo
 
 @tf.function(input_signature=BATCH)
 def train_step(x, y):
+    """Forward, loss, backward, update, metrics."""
     with tf.GradientTape() as tape:
         y_pred = model(x, training=True)
         loss = loss_fn(y, y_pred)
@@ -54,6 +55,7 @@ def train_step(x, y):
 
 @tf.function(input_signature=BATCH)
 def test_step(x, y):
+    """Forward, loss, metrics."""
     y_pred = model(x, training=False)
     mean_loss.update_state(loss_fn(y, y_pred), sample_weight=tf.shape(x)[0])
     accuracy.update_state(y, y_pred)

@@ -25,7 +25,7 @@ import h5py
 import keras
 import numpy as np
 
-# What Keras forgets lies beside what it writes: as groups in .h5, as a member of the .keras archive.
+# What Keras forgets lies beside what it writes: groups in .h5, a member of the .keras archive.
 OPTIMIZER_STATE = "optimizer_state"
 SEED_STATE = "seed_state"
 SEED_MEMBER = "seed_state.npz"

@@ -41,7 +41,7 @@ def train_step(model, optimizer, objective, metrics, data):
     weights = model.trainable_weights
     if weights:
         gradients = tape.gradient(scaled_loss, weights)
-        optimizer.apply_gradients(zip(gradients, weights))
+        optimizer.apply_gradients(zip(gradients, weights, strict=True))
     else:
         warnings.warn("The model does not have any trainable weights.", stacklevel=2)
 

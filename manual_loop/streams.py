@@ -219,7 +219,7 @@ def _common_spec(*leaves):
             "Arrays in batches must have at least one axis, and as many in every batch. "
             f"Received shapes: {[tuple(np.shape(leaf)) for leaf in leaves]}"
         )
-    sizes = zip(*(tuple(np.shape(leaf) if leaf is first else leaf.shape) for leaf in leaves))
+    sizes = zip(*(np.shape(leaf) for leaf in leaves), strict=True)
     shape = [size[0] if len(set(size)) == 1 else None for size in sizes]
     shape[0] = None
     dtype = keras.backend.standardize_dtype(first.dtype)

@@ -12,14 +12,14 @@ import keras
 import tensorflow as tf
 
 from manual_loop import saving
-from manual_loop.batches import Epochs, split, take
+from manual_loop.arrays import split
+from manual_loop.batches import Epochs, take
 from manual_loop.execution import concatenate_all, make_function, make_predict_function
 from manual_loop.metrics import CompiledMetrics, Metrics
 from manual_loop.names import look_up
 from manual_loop.objective import Objective
 from manual_loop.steps import predict_step, test_step, train_step
 
-tree = keras.tree
 BASE = keras.callbacks.Callback
 
 # fit calls these methods of the model. The loop writes out what they do by default, so it must not
@@ -34,6 +34,15 @@ OVERRIDES = (
     "make_test_function",
     "make_predict_function",
 )
+
+
+# Arguments of compile in older Keras, and what replaced them.
+REMOVED = {
+    "sample_weight_mode": "`sample_weight_mode` left Keras. For one weight a time step, pass `fit` "
+    "a `sample_weight` of shape [samples, steps].",
+    "target_tensors": "`target_tensors` left Keras. Pass the labels to `fit` as `y`, or in a "
+    "`tf.data.Dataset` of (x, y).",
+}
 
 
 class Trainer:
@@ -74,6 +83,7 @@ class Trainer:
         steps_per_execution=1,
         jit_compile="auto",
         auto_scale_loss=True,
+        **removed,
     ):
         """Choose optimizer, loss and metrics, and how a step is run (`keras.Model.compile`).
 
@@ -82,7 +92,10 @@ class Trainer:
 
         Raises:
             ValueError: an unknown optimizer, or an argument of the wrong type.
+            TypeError: an argument that Keras does not have, or has no more.
         """
+        for name in removed:
+            raise TypeError(REMOVED.get(name, f"`compile` has no argument `{name}`."))
         model = self.model
         optimizer = look_up(keras.optimizers, "optimizer", optimizer)
         self._arguments = {
