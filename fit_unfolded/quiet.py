@@ -3,6 +3,7 @@
 import importlib
 import logging
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,7 +16,7 @@ def import_tensorflow() -> None:
     log is set up, and they bypass sys.stderr.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    with _standard_error_dropped():
+    with _interrupt_held_back(), _standard_error_dropped():
         tensorflow = importlib.import_module("tensorflow")
         importlib.import_module("keras")
         tensorflow.config.list_physical_devices()  # looks for GPUs, and says so
@@ -35,3 +36,16 @@ def _standard_error_dropped() -> Iterator[None]:
         os.dup2(kept, 2)
         os.close(nowhere)
         os.close(kept)
+
+
+@contextmanager
+def _interrupt_held_back() -> Iterator[None]:
+    """Ctrl-C amid the import of TensorFlow's extensions can abort Python: raised afterwards."""
+    received = []
+    before = signal.signal(signal.SIGINT, lambda *_: received.append(True))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if received:
+        raise KeyboardInterrupt
