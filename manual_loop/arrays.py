@@ -93,15 +93,15 @@ class Walk:
 
     def __next__(self):
         """The next batch."""
-        return gather(self.arrays, self.next_indices())
+        first, _ = self.next_block(1)
+        return gather(self.arrays, self.indices(first))
 
-    def next_indices(self):
-        """The samples of the next batch, int64 `[batch_size]` or fewer."""
+    def indices(self, number):
+        """The samples of one batch, int64 `[batch_size]` or fewer."""
         if self._each is None:
             rest = [] if self.rest is None else [self.rest]
             self._each = tf.unstack(self.full) + rest if len(self.full) else rest
-        first, _ = self.next_block(1)
-        return self._each[first]
+        return self._each[number]
 
     def next_block(self, count):
         """The numbers of the next batch and of the one behind the block of `count` batches.

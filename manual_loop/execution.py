@@ -14,6 +14,8 @@ arrays lie on the device, and a batch is taken from them inside the call, by the
 samples: that saves the iterator, which costs more than the arithmetic of a small step.
 """
 
+import functools
+
 import keras
 import tensorflow as tf
 
@@ -42,21 +44,22 @@ def make_function(step, *, run_eagerly, jit_compile, steps_per_execution):
 
     step = graph(step, jit_compile)
     stream = graph(stream_block(step, steps_per_execution))
-    array_batch = Traces(lambda arrays, indices: step(gather(arrays, indices)))
-    array_block = Traces(
-        make_array_block(step),
-        jit_compile=lambda specs: jit_compile and loops_well_in_xla(step, specs),
-    )
+    batch = Traces(lambda arrays, indices: step(gather(arrays, indices)))
+    block = Traces(array_block(step), jit_compile)
+    gains = functools.cache(functools.partial(gains_from_a_block, jit_compile=jit_compile))
 
     def function(iterator):
         if not isinstance(iterator, Walk):
             return stream(iterator)
-        if steps_per_execution == 1:
-            return array_batch[iterator.batch_signature](iterator.arrays, iterator.next_indices())
-        first, stop = map(tf.constant, iterator.next_block(steps_per_execution))
-        return array_block[iterator.block_signature](
-            iterator.arrays, iterator.full, iterator.rest, first, stop
-        )
+        arrays, one_batch = iterator.arrays, batch[iterator.batch_signature]
+        first, stop = iterator.next_block(steps_per_execution)
+        if steps_per_execution > 1 and gains(one_batch):
+            numbers = tf.constant(first), tf.constant(stop)
+            all_batches = block[iterator.block_signature]
+            return all_batches(arrays, iterator.full, iterator.rest, *numbers)
+        for number in range(first, stop):
+            logs = one_batch(arrays, iterator.indices(number))
+        return logs
 
     return function
 
@@ -67,45 +70,35 @@ def graph(function, jit_compile=False):
 
 
 class Traces(dict):
-    """The graphs of a function, one for each `batches.Signature`: traced once, called directly."""
+    """The graphs of a function, one for each `arrays.Signature`: traced once, called directly."""
 
-    def __init__(self, function, jit_compile=lambda specs: False):
+    def __init__(self, function, jit_compile=False):
         super().__init__()
-        self._function = function
-        self._jit_compile = jit_compile
+        self._function = graph(function, jit_compile)
 
     def __missing__(self, signature):
-        function = graph(self._function, self._jit_compile(signature.specs))
-        self[signature] = function.get_concrete_function(*signature.specs)
+        self[signature] = self._function.get_concrete_function(*signature.specs)
         return self[signature]
 
 
-def loops_well_in_xla(step, specs):
-    """Whether the loop over the batches may be part of the XLA program.
+def gains_from_a_block(one_batch, jit_compile):
+    """Whether the loop over a block of batches should move from Python into the graph.
 
-    Not for sparse, ragged or string data, which XLA cannot gather. And not for convolutions on a
-    CPU: inside a loop XLA compiles them to other code, several times slower and with other last
-    bits. The loop then stays outside and only the step is compiled, as in fit.
+    Not around convolutions on a CPU: inside a loop they are slower than the calls that it saves,
+    and XLA compiles them to other code with other last bits. And XLA cannot take batches from
+    sparse, ragged or string data.
     """
-    arrays, order = specs[:2]
-    leaves = [spec for spec in tree.flatten(arrays) if spec is not None]
-    if not all(isinstance(spec, tf.TensorSpec) and spec.dtype != tf.string for spec in leaves):
+    dense = all(
+        isinstance(spec, tf.TensorSpec) and spec.dtype != tf.string
+        for spec in tree.flatten(one_batch.structured_input_signature)
+    )
+    if jit_compile and not dense:
         return False
     if tf.config.list_logical_devices("GPU"):
         return True
-    definition = step.get_concrete_function(batch_specs(arrays, order)).graph.as_graph_def()
+    definition = one_batch.graph.as_graph_def()
     functions = [function.node_def for function in definition.library.function]
     return not any("Conv" in node.op for nodes in (definition.node, *functions) for node in nodes)
-
-
-def batch_specs(arrays, order):
-    """The specs of one batch of dense arrays: as many samples as `order` has columns."""
-    return tree.map_structure(
-        lambda spec: (
-            None if spec is None else tf.TensorSpec([order.shape[1], *spec.shape[1:]], spec.dtype)
-        ),
-        arrays,
-    )
 
 
 def stream_block(step, steps):
@@ -131,7 +124,7 @@ def stream_block(step, steps):
     return block
 
 
-def make_array_block(step):
+def array_block(step):
     """`(arrays, full, rest, first, stop) -> logs`: the batches `first` to `stop` of a `Walk`."""
 
     def run(arrays, indices):
