@@ -4,13 +4,14 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import keras
 import numpy as np
 
-TURNS = 5
-EPOCHS_PER_TURN = 5
+TURNS = 10
+EPOCHS_PER_TURN = 3
 BATCHES_PER_EPOCH = 64
 
 
@@ -37,7 +38,8 @@ class Measurement:
         samples: rows of one timed epoch.
         timings: by the trainer's name.
         ratio: median time of the first trainer divided by that of the second.
-        interval: 95 % percentile bootstrap interval of `ratio`.
+        interval: 95 % percentile bootstrap interval of `ratio`, over whole turns of both, since
+            the machine drifts from turn to turn.
     """
 
     samples: int
@@ -87,7 +89,7 @@ def measure(
         LossesDiffer: when any epoch's losses are not equal.
     """
     x, y = x[: BATCHES_PER_EPOCH * batch_size], y[: BATCHES_PER_EPOCH * batch_size]
-    seconds: dict[str, list[float]] = {name: [] for name in trainers}
+    seconds: dict[str, list[list[float]]] = {name: [] for name in trainers}
     for turn in range(turns):
         losses: dict[str, list[float]] = {}
         for name, trainer in trainers.items():
@@ -96,13 +98,13 @@ def measure(
             trainer.fit(
                 x, y, batch_size=batch_size, epochs=epochs_per_turn, verbose=0, callbacks=[timer]
             )
-            seconds[name] += timer.seconds[1:]
+            seconds[name].append(timer.seconds[1:])
             losses[name] = timer.losses
             each_turn()
         _check_equal(losses, turn)
     first, second = seconds.values()
     ratio, interval = _ratio(first, second)
-    timings = {name: _timing(times, len(x)) for name, times in seconds.items()}
+    timings = {name: _timing(list(chain(*times)), len(x)) for name, times in seconds.items()}
     return Measurement(len(x), timings, ratio, interval)
 
 
@@ -122,12 +124,11 @@ def _timing(seconds: list[float], samples: int) -> Timing:
 
 
 def _ratio(
-    a: list[float], b: list[float], resamples: int = 2000
+    a: list[list[float]], b: list[list[float]], resamples: int = 2000
 ) -> tuple[float, tuple[float, float]]:
-    rng = np.random.default_rng(0)
-
-    def medians(seconds):
-        return np.median(rng.choice(seconds, [resamples, len(seconds)]), axis=1)
-
-    low, high = np.percentile(medians(a) / medians(b), [2.5, 97.5])
-    return float(np.median(a) / np.median(b)), (float(low), float(high))
+    """Ratio of the medians of two `[turns, epochs]` tables, and its interval."""
+    first, second = np.array(a), np.array(b)
+    turns = np.random.default_rng(0).integers(len(first), size=[resamples, len(first)])
+    ratios = np.median(first[turns], axis=(1, 2)) / np.median(second[turns], axis=(1, 2))
+    low, high = np.percentile(ratios, [2.5, 97.5])
+    return float(np.median(first) / np.median(second)), (float(low), float(high))

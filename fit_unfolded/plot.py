@@ -17,6 +17,7 @@ STYLES: tuple[dict[str, Any], ...] = (
     {"color": "#9ecae1", "linewidth": 5.0, "linestyle": "-"},
     {"color": "#252525", "linewidth": 1.4, "linestyle": (0, (4, 2))},
 )
+LOGARITHMIC_FROM = 50  # times the smallest loss
 FARTHEST = 2.0**25  # float32 numbers are not farther apart; stands in for inf
 
 
@@ -46,6 +47,11 @@ def _draw_losses(axes: Axes, runs: tuple[Run, Run]) -> None:
                 label = run.side if name == "loss" else None
                 axes.plot(range(1, len(losses) + 1), losses, marker=marker, label=label, **style)
     _label_ends(axes, runs[0].history)
+    losses = [
+        loss for run in runs for name in ("loss", "val_loss") for loss in run.history.get(name, [])
+    ]
+    if min(losses) > 0 and max(losses) > LOGARITHMIC_FROM * min(losses):
+        axes.set_yscale("log")
     axes.margins(y=0.12)
     axes.set_ylabel("loss", fontsize=9)
     axes.tick_params(labelbottom=False)
