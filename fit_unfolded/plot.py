@@ -14,8 +14,8 @@ from fit_unfolded.ulp import log_distance
 # The first side wide and light, the second thin and dark on top: where they agree, both show.
 # Light against dark also holds in grey and for every kind of colour vision.
 STYLES: tuple[dict[str, Any], ...] = (
-    {"color": "#9ecae1", "linewidth": 5.0, "linestyle": "-"},
-    {"color": "#252525", "linewidth": 1.4, "linestyle": (0, (4, 2))},
+    {"color": "#9ecae1", "linewidth": 5.0, "markersize": 12, "linestyle": "-"},
+    {"color": "#252525", "linewidth": 1.4, "markersize": 5, "linestyle": (0, (4, 2))},
 )
 LOGARITHMIC_FROM = 50  # times the smallest loss
 FARTHEST = 2.0**25  # float32 numbers are not farther apart; stands in for inf
