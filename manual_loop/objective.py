@@ -147,7 +147,9 @@ class Objective:
     def _resolve(self, y, y_pred):
         """Turn `loss` and `loss_weights` into terms, once, from the shapes of the first batch."""
         loss, loss_weights, names = self.loss, self.loss_weights, self.output_names
-        if names and isinstance(loss, dict) and not isinstance(y_pred, dict):
+        if isinstance(loss, dict) and not isinstance(y_pred, dict):
+            if not names:
+                raise TypeError("`loss` is a dict, but the model's outputs have no names.")
             if set(names) != set(loss):
                 raise ValueError(
                     f"`loss` must name the outputs {list(names)}. Received: {list(loss)}"

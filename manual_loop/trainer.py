@@ -66,6 +66,7 @@ class Trainer:
         self._compiled = False
         self._objective = None
         self._compiled_metrics = None
+        self._predict_function = None
 
     @property
     def optimizer(self):
@@ -109,12 +110,8 @@ class Trainer:
             "jit_compile": jit_compile,
         }
         saving.register_training_config(model, **self._arguments)
-        half = model.dtype_policy.name == "mixed_float16"
-        if (
-            auto_scale_loss
-            and half
-            and not isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
-        ):
+        scaled = isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
+        if auto_scale_loss and not scaled and model.dtype_policy.name == "mixed_float16":
             optimizer = keras.optimizers.LossScaleOptimizer(optimizer, name="loss_scale_optimizer")
         model.optimizer = optimizer
 
