@@ -203,7 +203,7 @@ class Trainer:
                         callbacks.on_train_batch_begin(first_step)
                     logs = self._train_function(iterator)
                     if watched:
-                        callbacks.on_train_batch_end(last_step, to_floats(logs))
+                        callbacks.on_train_batch_end(last_step, logs)
                     if model.stop_training:
                         break
             epoch_logs = dict(self._read_metrics(logs))
@@ -273,7 +273,7 @@ class Trainer:
                     callbacks.on_test_batch_begin(first_step)
                 logs = self._test_function(iterator)
                 if watched:
-                    callbacks.on_test_batch_end(last_step, to_floats(logs))
+                    callbacks.on_test_batch_end(last_step, logs)
                 if model.stop_evaluating:
                     break
         logs = to_floats(self._read_metrics(logs))
