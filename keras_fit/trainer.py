@@ -1,10 +1,12 @@
 """`Trainer`: the interface both sides share, over the model's own methods."""
 
 import os
+import zipfile
 from pathlib import Path
 
 import h5py
 import keras
+import numpy as np
 
 
 class Trainer:
@@ -118,6 +120,9 @@ class Trainer:
     def save(self, path):
         """As `keras.Model.save`, through a temporary file that is renamed when complete.
 
+        What Keras leaves out lies beside what it writes: `manual_loop.load_model` finds it there,
+        `keras.models.load_model` passes over it.
+
         Args:
             path: a file name that ends in `.h5` or `.keras`; the directory exists.
 
@@ -128,11 +133,20 @@ class Trainer:
         if path.suffix not in (".h5", ".keras"):
             raise ValueError(f"save: path must end in .h5 or .keras, not {path.name!r}.")
         partial = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+        # Neither format holds the state of seed generators (Dropout's, say) in Keras 3.15.1.
+        seeds = [v.numpy() for v in self.model.variables if v.name == "seed_generator_state"]
         try:
             if path.suffix == ".h5":
                 self._save_h5(partial)
+                with h5py.File(partial, "r+") as file:
+                    file.create_dataset("seed_state", data=np.array(seeds))
             else:
                 self.model.save(partial)
+                with (
+                    zipfile.ZipFile(partial, "a") as archive,
+                    archive.open("seed_state.npz", "w") as member,
+                ):
+                    np.savez(member, *seeds)
             partial.replace(path)
         finally:
             partial.unlink(missing_ok=True)

@@ -18,7 +18,6 @@ Keras 3.15.1 forgets three things, mended here:
 
 import os
 import pathlib
-import tempfile
 import zipfile
 
 import h5py
@@ -72,8 +71,7 @@ def save(model, path):
     if path.suffix not in (".h5", ".keras"):
         raise ValueError(f"`path` must end in .h5 or .keras. Received: {path}")
     seeds = [keras.ops.convert_to_numpy(state) for state in seed_states(model)]
-    handle, part = tempfile.mkstemp(suffix=path.suffix, prefix=f".{path.stem}.", dir=path.parent)
-    os.close(handle)
+    part = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
     try:
         model.save(part)
         if path.suffix == ".h5":
@@ -84,10 +82,9 @@ def save(model, path):
         else:
             with zipfile.ZipFile(part, "a") as archive, archive.open(SEED_MEMBER, "w") as member:
                 np.savez(member, *seeds)
-        os.replace(part, path)
-    except BaseException:
-        os.unlink(part)
-        raise
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def load_model(path, **arguments):
@@ -99,7 +96,7 @@ def load_model(path, **arguments):
 
     Returns:
         keras.Model: compiled as it was saved; training goes on from it as if it had not stopped.
-        (Keras's own files do not hold the seeds: after those, Dropout draws other masks.)
+        (A file written by Keras alone has no seeds: after it, Dropout draws other masks.)
     """
     model = keras.models.load_model(path, **arguments)
     path = pathlib.Path(path)
