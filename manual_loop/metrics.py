@@ -6,6 +6,7 @@ epoch. The logs of a batch are therefore means over the epoch so far
 """
 
 import collections
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -29,7 +30,7 @@ class Metrics:
         self._model = model
         self._objective = objective
         self._compiled = compiled
-        self._specs = None  # of the first batch's y and y_pred
+        self._specs: Any = None  # of the first batch's y and y_pred
         self._wanted = False
 
     def update(self, y, y_pred, sample_weight):
@@ -79,7 +80,7 @@ class Metrics:
             their own name: those of several outputs (`klass_acc`) come last, by the alphabet
             (`Trainer._flatten_metrics_in_order`).
         """
-        names = []
+        names: list[str] = []
         for metric in self._all():
             names += metric.names if metric is self._compiled else [metric.name]
         values = [logs[name] for name in names if name in logs]
@@ -125,7 +126,8 @@ class CompiledMetrics:
         self.metrics = metrics
         self.weighted_metrics = weighted_metrics
         self.output_names = output_names
-        self.per_output = None  # [(output name or None, [metric, ...]), ...], plain and weighted
+        # [(output name or None, [metric, ...]), ...], once plain and once weighted
+        self.per_output: Any = None
 
     @property
     def names(self):
@@ -157,7 +159,7 @@ class CompiledMetrics:
         if self.per_output is None:
             raise ValueError("The metrics have no result yet: no batch was seen.")
         results = {}
-        taken = collections.Counter()
+        taken: collections.Counter[str] = collections.Counter()
         plain, weighted = self.per_output
         for is_weighted, outputs in ((False, plain), (True, weighted)):
             for output_name, metrics in outputs:

@@ -20,11 +20,20 @@ def look_up(module, argument, identifier):
     except ValueError as error:
         if not isinstance(identifier, str):
             raise
-        known = {name: None for name in vars(module) if not name.startswith("_")}
-        known = [*known, *(to_snake_case(name) for name in known)]
-        near = list(dict.fromkeys(difflib.get_close_matches(identifier, known, n=4)))
-        hint = f" Did you mean {', '.join(map(repr, near))}?" if near else ""
+        names = [name for name in vars(module) if not name.startswith("_")]
+        names += [name.lower() for name in names] + [to_snake_case(name) for name in names]
+        near = [
+            n for n in difflib.get_close_matches(identifier, names, n=8) if _is_known(module, n)
+        ]
+        hint = f" Did you mean {', '.join(map(repr, dict.fromkeys(near)))}?" if near else ""
         raise ValueError(f"Unknown {argument}: {identifier!r}.{hint}") from error
+
+
+def _is_known(module, name):
+    try:
+        return module.get(name) is not None
+    except (TypeError, ValueError):  # a class that wants arguments, or a name that is none
+        return False
 
 
 def label_kind(y, y_pred):

@@ -10,6 +10,7 @@ names become functions, each output finds its own, and the terms are added in Ke
 """
 
 import dataclasses
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -51,8 +52,8 @@ class Objective:
         self.loss = loss
         self.loss_weights = loss_weights
         self.output_names = output_names
-        self.terms = None
-        self.trackers = []  # one mean per output, when there are several: `klass_loss`, ...
+        self.terms: Any = None  # list of Term
+        self.trackers: list = []  # one mean per output, when there are several: `klass_loss`, ...
 
     def __call__(self, y, y_pred, sample_weight, losses):
         """The scalar loss of one batch, float32.

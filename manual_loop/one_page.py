@@ -77,7 +77,7 @@ def run(step, x, y, order):
     return float(mean_loss.result()), float(accuracy.result())
 
 
-history = {"loss": [], "acc": [], "val_loss": [], "val_acc": []}
+history: dict[str, list[float]] = {"loss": [], "acc": [], "val_loss": [], "val_acc": []}
 for epoch in range(EPOCHS):
     train_loss, train_acc = run(train_step, x_train, y_train, shuffled(len(x_train)))
     val_loss, val_acc = run(test_step, x_val, y_val, tf.range(len(x_val)))

@@ -13,7 +13,8 @@ import multiprocessing
 import random
 import types
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import keras
 import numpy as np
@@ -128,23 +129,24 @@ def pydataset_source(data, class_weight, shuffle):
         return *batch, weigh_classes(batch[1], class_weight)
 
     workers = data.workers if data.workers > 1 or data.use_multiprocessing else 0
-    endless = itertools.count()
-    fetched = collections.deque()  # what workers fetched ahead of an endless dataset
+    endless: Iterator[int] = itertools.count()
+    fetched: collections.deque = (
+        collections.deque()
+    )  # what workers fetched ahead of an endless dataset
 
     def batches():
         if data.num_batches is None:
             indices = endless if workers else itertools.count()
         else:
-            indices = list(range(data.num_batches))
-            fetched.clear()
+            order = list(range(data.num_batches))
             if shuffle:
-                random.shuffle(indices)
-        fetch = (
-            fetch_ahead(data, iter(indices), workers, fetched)
-            if workers
-            else map(data.__getitem__, indices)
-        )
-        yield from map(standardize, fetch)
+                random.shuffle(order)
+            indices = iter(order)
+            fetched.clear()
+        if workers:
+            yield from map(standardize, fetch_ahead(data, indices, workers, fetched))
+        else:
+            yield from (standardize(data[i]) for i in indices)
 
     length = data.num_batches
     peeked = [standardize(data[i]) for i in range(PEEK if length is None else min(PEEK, length))]
@@ -166,7 +168,7 @@ def fetch_ahead(data, indices, workers, fetched):
         fetched: a deque for what is under way; what is left in it comes first.
     """
     if data.use_multiprocessing:
-        pool = concurrent.futures.ProcessPoolExecutor(
+        pool: concurrent.futures.Executor = concurrent.futures.ProcessPoolExecutor(
             workers,
             mp_context=multiprocessing.get_context("fork"),
             initializer=_share,
@@ -186,7 +188,7 @@ def fetch_ahead(data, indices, workers, fetched):
             fetched.extend(pool.submit(fetch, i) for i in itertools.islice(indices, 1))
 
 
-_shared = None  # in a worker process: the dataset it fetches from
+_shared: Any = None  # in a worker process: the dataset it fetches from
 
 
 def _share(data):

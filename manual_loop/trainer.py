@@ -210,8 +210,11 @@ class Trainer:
 
             if validation_data is not None and _is_due(epoch, validation_freq):
                 if validation_batches is None:
+                    val_x, val_y, val_sample_weight = validation_data
                     validation_batches = Epochs(
-                        *validation_data,
+                        val_x,
+                        val_y,
+                        val_sample_weight,
                         batch_size=validation_batch_size or batch_size,
                         steps_per_epoch=validation_steps,
                         steps_per_execution=model.steps_per_execution,
