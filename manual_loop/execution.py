@@ -43,22 +43,40 @@ def make_function(step, *, run_eagerly, jit_compile, steps_per_execution):
         return lambda iterator: [step(data) for data in take(iterator, steps_per_execution)][-1]
 
     step = graph(step, jit_compile)
-    stream = graph(stream_block(step, steps_per_execution))
+    from_arrays = arrays_function(step, jit_compile, steps_per_execution)
+    from_stream = stream_function(step, steps_per_execution)
+    return lambda it: from_arrays(it) if isinstance(it, Walk) else from_stream(it)
+
+
+def arrays_function(step, jit_compile, steps_per_execution):
+    """`make_function` for arrays on the device, which a `Walk` leads through."""
     batch = Traces(lambda arrays, indices: step(gather(arrays, indices)))
     block = Traces(array_block(step), jit_compile)
     gains = functools.cache(functools.partial(gains_from_a_block, jit_compile=jit_compile))
 
-    def function(iterator):
-        if not isinstance(iterator, Walk):
-            return stream(iterator)
-        arrays, one_batch = iterator.arrays, batch[iterator.batch_signature]
-        first, stop = iterator.next_block(steps_per_execution)
+    def function(walk):
+        one_batch = batch[walk.batch_signature]
+        first, stop = walk.next_block(steps_per_execution)
         if steps_per_execution > 1 and gains(one_batch):
             numbers = tf.constant(first), tf.constant(stop)
-            all_batches = block[iterator.block_signature]
-            return all_batches(arrays, iterator.full, iterator.rest, *numbers)
+            return block[walk.block_signature](walk.arrays, walk.full, walk.rest, *numbers)
         for number in range(first, stop):
-            logs = one_batch(arrays, iterator.indices(number))
+            logs = one_batch(walk.arrays, walk.indices(number))
+        return logs
+
+    return function
+
+
+def stream_function(step, steps_per_execution):
+    """`make_function` for batches from a `tf.data` iterator."""
+    if steps_per_execution == 1:
+        return graph(lambda iterator: step(iterator.get_next()))
+    block = graph(stream_block(step, steps_per_execution))
+
+    def function(iterator):
+        batches, logs = block(iterator)
+        if batches == 0:
+            raise StopIteration
         return logs
 
     return function
@@ -102,24 +120,21 @@ def gains_from_a_block(one_batch, jit_compile):
 
 
 def stream_block(step, steps):
-    """`iterator -> logs`: up to `steps` batches, those that are there."""
+    """`iterator -> (batches, logs)`: up to `steps` batches, those that are there."""
 
     def block(iterator):
-        def another(i, logs, _):
+        def another(batches, logs, _):
             batch = iterator.get_next_as_optional()
             more = batch.has_value()
             logs = tf.cond(more, lambda: step(batch.get_value()), lambda: logs)
-            return i + 1, logs, more
+            return batches + tf.cast(more, tf.int32), logs, more
 
-        logs = step(iterator.get_next())
-        if steps == 1:
-            return logs
-        _, logs, _ = tf.while_loop(
-            lambda i, _, more: tf.logical_and(i < steps, more),
+        batches, logs, _ = tf.while_loop(
+            lambda batches, _, more: tf.logical_and(batches < steps, more),
             another,
-            (tf.constant(1), logs, tf.constant(True)),
+            (tf.constant(0), empty_logs(step, iterator.element_spec), tf.constant(True)),
         )
-        return logs
+        return batches, logs
 
     return block
 
@@ -132,18 +147,22 @@ def array_block(step):
 
     def block(arrays, full, rest, first, stop):
         full_batches = tf.shape(full)[0]
-        outputs = graph(run).get_concrete_function(arrays, full[0]).structured_outputs
-        logs = tree.map_structure(lambda log: tf.zeros(log.shape, log.dtype), outputs)
         _, logs = tf.while_loop(
             lambda i, _: i < tf.minimum(stop, full_batches),
             lambda i, _: (i + 1, run(arrays, tf.gather(full, i))),
-            (first, logs),
+            (first, empty_logs(graph(run), arrays, full[0])),
         )
         if rest is not None:  # the partial batch has a size of its own: a step of its own
             logs = tf.cond(stop > full_batches, lambda: run(arrays, rest), lambda: logs)
         return logs
 
     return block
+
+
+def empty_logs(step, *specs):
+    """Zeros in the shapes of a step's logs, for a loop in the graph to begin with."""
+    logs = step.get_concrete_function(*specs).structured_outputs
+    return tree.map_structure(lambda log: tf.zeros(log.shape, log.dtype), logs)
 
 
 def make_predict_function(step, *, run_eagerly, jit_compile, steps_per_execution):

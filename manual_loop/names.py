@@ -21,6 +21,7 @@ def look_up(module, argument, identifier):
         if not isinstance(identifier, str):
             raise
         names = [name for name in vars(module) if not name.startswith("_")]
+        names += ["acc", "bce", "kld", "mae", "mape", "mse", "msle"]  # not in the module itself
         names += [name.lower() for name in names] + [to_snake_case(name) for name in names]
         near = [
             n for n in difflib.get_close_matches(identifier, names, n=8) if _is_known(module, n)
