@@ -1,12 +1,11 @@
 """What `fit` makes of arrays in memory: a split, a permutation, batches.
 
-The permutation is drawn by the ops that Keras uses, in their order, so that the same global seed
-draws the same one (`keras/src/trainers/data_adapters/array_data_adapter.py`,
+The permutation is drawn by the op that Keras uses, in a graph of its own, so that the same global
+seed draws the same one (`keras/src/trainers/data_adapters/array_data_adapter.py`,
 `ArrayDataAdapter.get_tf_dataset`, Keras 3.15).
 
 Two things that surprise: the validation split is the *last* rows, before any shuffling; and under
-a global seed every epoch has the *same* permutation, since each epoch's iterator starts the random
-generator anew.
+a global seed every epoch of a fit has the *same* permutation.
 """
 
 import functools
@@ -56,37 +55,94 @@ def array_source(x, y, sample_weight, batch_size, steps_per_epoch, shuffle, clas
     if sum(getattr(array, "nbytes", 0) for array in tree.flatten(arrays)) > RESIDENT_BYTES:
         dataset = stream_arrays(arrays, samples, batch_size, shuffle)
         return Source(lambda: iter(dataset), steps)
-    arrays = tree.map_structure(
-        lambda array: tf.convert_to_tensor(array) if hasattr(array, "__array__") else array, arrays
-    )
-    return Source(lambda: Walk(arrays, draw_order(samples, batch_size, shuffle), batch_size), steps)
+    resident = Resident(arrays, samples, batch_size, shuffle)
+    return Source(lambda: Walk(resident), steps)
 
 
-class Walk:
-    """One epoch through arrays on the device: the order of the samples, and how far we are.
+class Resident:
+    """Arrays on the device, and how one epoch after the other leads through them.
 
     Attributes:
         arrays: tensors `[samples, ...]`, or a tuple or dict of them.
-        full: int64 `[full batches, batch_size]`: the samples of each batch.
-        rest: int64 `[samples % batch_size]`: those of the partial batch; None if there is none.
+        batch_signature, block_signature: what a function of one batch, and of a block of them, is
+            given; see `execution.py`.
     """
 
-    def __init__(self, arrays, order, batch_size):
-        whole = len(order) // batch_size * batch_size
-        self.arrays = arrays
-        self.full = tf.reshape(order[:whole], [-1, batch_size])
-        self.rest = order[whole:] if whole < len(order) else None
-        self.steps = len(self.full) + (self.rest is not None)
+    def __init__(self, arrays, samples, batch_size, shuffle):
+        self.arrays = tree.map_structure(
+            lambda array: tf.convert_to_tensor(array) if hasattr(array, "__array__") else array,
+            arrays,
+        )
+        self._samples, self._batch_size, self._shuffle = samples, batch_size, shuffle
+        self._drawn = None
+        self._shuffled = tf.function(tf.random.shuffle, autograph=False).get_concrete_function(
+            tf.TensorSpec([None], tf.int64)
+        )
         # with a partial batch no batch has a static size: fit's pipeline has one shape for all
-        size = batch_size if self.rest is None else None
-        specs = tree.map_structure(_open_samples, arrays)
+        partial = samples % batch_size > 0
+        size = None if partial else batch_size
+        specs = tree.map_structure(_open_samples, self.arrays)
         order = tf.TensorSpec([None, size], tf.int64)
-        rest = None if self.rest is None else tf.TensorSpec([None], tf.int64)
+        rest = tf.TensorSpec([None], tf.int64) if partial else None
         number = tf.TensorSpec([], tf.int32)
         self.batch_signature = Signature((specs, tf.TensorSpec([size], tf.int64)))
         self.block_signature = Signature((specs, order, rest, number, number))
+
+    def order(self):
+        """The `Order` of the next epoch, drawn as fit draws it.
+
+        Under a global seed that is the same order every time: fit's pipeline is started anew for
+        each epoch, and its random generator with it. Without one, every epoch has another.
+        """
+        if self._drawn is None or self._shuffled.graph.seed is None:
+            self._drawn = Order(self._draw(), self._batch_size)
+        return self._drawn
+
+    def _draw(self):
+        order, size = tf.range(self._samples, dtype=tf.int64), self._batch_size
+        if self._shuffle == "batch":
+            starts = range(0, self._samples, size)
+            return tf.concat([self._shuffled(order[at : at + size]) for at in starts], 0)
+        return self._shuffled(order) if self._shuffle else order
+
+
+class Order:
+    """The order in which one epoch takes the samples.
+
+    Attributes:
+        full: int64 `[full batches, batch_size]`: the samples of each batch.
+        rest: int64 `[samples % batch_size]`: those of the partial batch; None if there is none.
+        steps: how many batches that makes.
+    """
+
+    def __init__(self, samples, batch_size):
+        whole = len(samples) // batch_size * batch_size
+        self.full = tf.reshape(samples[:whole], [-1, batch_size])
+        self.rest = samples[whole:] if whole < len(samples) else None
+        self.steps = len(self.full) + (self.rest is not None)
+
+    @functools.cached_property
+    def batches(self):
+        """The samples of each batch, a list of int64 `[batch_size]` or fewer."""
+        full = tf.unstack(self.full) if len(self.full) else []
+        return full if self.rest is None else [*full, self.rest]
+
+
+class Walk:
+    """One epoch through arrays on the device: an iterator that knows how far it is.
+
+    Attributes:
+        data: the `Resident` arrays.
+    """
+
+    def __init__(self, data):
+        self.data = data
         self._position = 0
-        self._each = None
+
+    @functools.cached_property
+    def order(self):
+        """The `Order` of this epoch."""
+        return self.data.order()
 
     def __iter__(self):
         return self
@@ -94,14 +150,7 @@ class Walk:
     def __next__(self):
         """The next batch."""
         first, _ = self.next_block(1)
-        return gather(self.arrays, self.indices(first))
-
-    def indices(self, number):
-        """The samples of one batch, int64 `[batch_size]` or fewer."""
-        if self._each is None:
-            rest = [] if self.rest is None else [self.rest]
-            self._each = tf.unstack(self.full) + rest if len(self.full) else rest
-        return self._each[number]
+        return gather(self.data.arrays, self.order.batches[first])
 
     def next_block(self, count):
         """The numbers of the next batch and of the one behind the block of `count` batches.
@@ -110,9 +159,9 @@ class Walk:
             StopIteration: the epoch has ended.
         """
         first = self._position
-        if first >= self.steps:
+        if first >= self.order.steps:
             raise StopIteration
-        self._position = min(first + count, self.steps)
+        self._position = min(first + count, self.order.steps)
         return first, self._position
 
 
@@ -156,16 +205,13 @@ def to_gatherable(x):
     return sparse.to_rows(x) if isinstance(x, tf.SparseTensor) else x
 
 
-def draw_order(samples, batch_size, shuffle):
-    """The order of the samples in one epoch, int64 `[samples]`, drawn as fit draws it."""
-    if shuffle == "batch":
-        return tf.concat(list(index_batches(samples, batch_size, shuffle)), 0)
-    return _permutations(samples, shuffle).get_single_element()
-
-
-def index_batches(samples, batch_size, shuffle):
-    """A `tf.data.Dataset` of the numbers of the samples of each batch, the partial one last."""
+def stream_arrays(arrays, samples, batch_size, shuffle):
+    """A `tf.data.Dataset` that is one epoch of batches, gathered on the host, a few ahead."""
     whole = samples // batch_size * batch_size
+
+    def permutation(_):
+        order = tf.range(samples, dtype=tf.int64)
+        return tf.random.shuffle(order) if shuffle and shuffle != "batch" else order
 
     def slices(order):
         full = tf.reshape(order[:whole], [whole // batch_size, batch_size])
@@ -174,23 +220,10 @@ def index_batches(samples, batch_size, shuffle):
             batches = batches.concatenate(tf.data.Dataset.from_tensors(order[whole:]))
         return batches
 
-    indices = _permutations(samples, shuffle).prefetch(1).flat_map(slices)
-    return indices.map(tf.random.shuffle) if shuffle == "batch" else indices
-
-
-def _permutations(samples, shuffle):
-    def permutation(_):
-        order = tf.range(samples, dtype=tf.int64)
-        return tf.random.shuffle(order) if shuffle and shuffle != "batch" else order
-
-    return tf.data.Dataset.range(1).map(permutation)
-
-
-def stream_arrays(arrays, samples, batch_size, shuffle):
-    """A `tf.data.Dataset` that is one epoch of batches, gathered on the host, a few ahead."""
-    data = tf.data.Dataset.from_tensors(arrays).repeat()
-    indices = index_batches(samples, batch_size, shuffle)
-    dataset = tf.data.Dataset.zip((indices, data)).map(
+    indices = tf.data.Dataset.range(1).map(permutation).prefetch(1).flat_map(slices)
+    if shuffle == "batch":
+        indices = indices.map(tf.random.shuffle)
+    dataset = tf.data.Dataset.zip((indices, tf.data.Dataset.from_tensors(arrays).repeat())).map(
         lambda indices, arrays: gather(arrays, indices), tf.data.AUTOTUNE
     )
     # rewriting the graph of so short a pipeline costs more than it saves

@@ -55,13 +55,14 @@ def arrays_function(step, jit_compile, steps_per_execution):
     gains = functools.cache(functools.partial(gains_from_a_block, jit_compile=jit_compile))
 
     def function(walk):
-        one_batch = batch[walk.batch_signature]
+        data, order = walk.data, walk.order
+        one_batch = batch[data.batch_signature]
         first, stop = walk.next_block(steps_per_execution)
         if steps_per_execution > 1 and gains(one_batch):
             numbers = tf.constant(first), tf.constant(stop)
-            return block[walk.block_signature](walk.arrays, walk.full, walk.rest, *numbers)
-        for number in range(first, stop):
-            logs = one_batch(walk.arrays, walk.indices(number))
+            return block[data.block_signature](data.arrays, order.full, order.rest, *numbers)
+        for indices in order.batches[first:stop]:
+            logs = one_batch(data.arrays, indices)
         return logs
 
     return function

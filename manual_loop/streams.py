@@ -153,7 +153,11 @@ def pydataset_source(data, class_weight, shuffle):
     if not peeked:
         raise ValueError("The PyDataset `x` has length 0.")
     dataset = tf.data.Dataset.from_generator(batches, output_signature=common_signature(peeked))
-    if not workers:
+    if workers:  # they fetch ahead; what tf.data took ahead of an epoch's end would be lost
+        options = tf.data.Options()
+        options.autotune.enabled = False
+        dataset = dataset.with_options(options)
+    else:
         dataset = dataset.prefetch(tf.data.AUTOTUNE)
     return Source(lambda: iter(dataset), length, data.on_epoch_begin, data.on_epoch_end)
 
@@ -183,8 +187,7 @@ def fetch_ahead(data, indices, workers, fetched):
             pool.submit(fetch, i) for i in itertools.islice(indices, data.max_queue_size)
         )
         while fetched:
-            yield fetched[0].result()
-            fetched.popleft()
+            yield fetched.popleft().result()
             fetched.extend(pool.submit(fetch, i) for i in itertools.islice(indices, 1))
 
 
