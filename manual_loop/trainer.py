@@ -159,6 +159,15 @@ class Trainer:
         """
         self._assert_compiled("fit")
         model = self.model
+        assert_integers(
+            batch_size=batch_size,
+            epochs=epochs,
+            initial_epoch=initial_epoch,
+            steps_per_epoch=steps_per_epoch,
+            validation_steps=validation_steps,
+            validation_batch_size=validation_batch_size,
+            steps_per_execution=model.steps_per_execution,
+        )
         limit = keras.config.max_epochs()
         if limit and limit < epochs:
             warnings.warn(f"Limiting epochs to {limit}", stacklevel=2)
@@ -248,6 +257,7 @@ class Trainer:
             list of floats, or one float if there is no metric; with `return_dict`, a dict.
         """
         self._assert_compiled("evaluate")
+        assert_integers(batch_size=batch_size, steps=steps)
         model = self.model
         batches = Epochs(
             x,
@@ -289,6 +299,7 @@ class Trainer:
         Returns:
             NumPy array `[samples, ...]`, or the structure of the model's outputs with such arrays.
         """
+        assert_integers(batch_size=batch_size, steps=steps)
         model = self.model
         if self._predict_function is None:  # no loss needed: predict works before compile too
             step = functools.partial(predict_step, model)
@@ -316,10 +327,10 @@ class Trainer:
         Args:
             path: a file name that ends in `.h5` or `.keras`.
         """
-        self._assert_compiled("save")
-        in_use = self.optimizer
-        saving.register_training_config(self.model, **self._arguments)
-        self.model.optimizer = in_use
+        if self._compiled:  # afresh: an earlier .h5 file may have taken the optimizer out of it
+            in_use = self.optimizer
+            saving.register_training_config(self.model, **self._arguments)
+            self.model.optimizer = in_use
         saving.save(self.model, path)
 
     def _assert_compiled(self, method):
@@ -351,6 +362,13 @@ class Trainer:
         """
         results = self._metrics.result()
         return results if set(logs) == set(results) else logs
+
+
+def assert_integers(**arguments):
+    """Raise TypeError for what must be a whole number, or None, and is not."""
+    for name, value in arguments.items():
+        if value is not None and not hasattr(value, "__index__"):
+            raise TypeError(f"`{name}` must be an integer. Received: {value!r}")
 
 
 def how_to_run(model):
