@@ -173,7 +173,7 @@ def make_predict_function(step, *, run_eagerly, jit_compile, steps_per_execution
     """
     step = without_optionals(step)
     if jit_compile and not run_eagerly:
-        step = tf.function(step, jit_compile=True, reduce_retracing=True, autograph=False)
+        step = graph(step, jit_compile=True)
 
     def function(batches):
         outputs = step(batches[0])
@@ -181,9 +181,7 @@ def make_predict_function(step, *, run_eagerly, jit_compile, steps_per_execution
             outputs = tree.map_structure(concatenate, outputs, step(batch))
         return outputs
 
-    if run_eagerly:
-        return function
-    return tf.function(function, reduce_retracing=True, autograph=False)
+    return function if run_eagerly else graph(function)
 
 
 def without_optionals(step):
