@@ -80,6 +80,8 @@ class Objective:
         single = not tree.is_nested(y) and not tree.is_nested(y_pred)
         if not single:
             y = self._fit_structure(y, y_pred)
+        elif y is None:
+            raise ValueError("`loss` compares with labels, but `y` is None.")
         if self.terms is None:
             self._resolve(y, y_pred)
         if not single:

@@ -18,7 +18,11 @@ def weigh_classes(y, class_weight):
     Args:
         y: class numbers `[samples]` or `[samples, 1]`, or one-hot `[samples, classes]`.
         class_weight: dict: class number -> weight.
+
+    Raises:
+        AttributeError: `class_weight` is no dict, as in Keras.
     """
+    _assert_dict(class_weight)
     y = keras.ops.convert_to_numpy(y)
     if y.ndim > 1:
         y = np.squeeze(y, -1) if y.shape[-1] == 1 else np.argmax(y, -1)
@@ -31,6 +35,7 @@ def weigh_classes(y, class_weight):
 
 def weigh_classes_in_graph(class_weight):
     """`weigh_classes` for `tf.data`: a function of a batch that adds the weights to it."""
+    _assert_dict(class_weight)
     classes = range(max(class_weight) + 1)
     table = tf.convert_to_tensor([class_weight.get(number, 1.0) for number in classes])
 
@@ -48,6 +53,13 @@ def weigh_classes_in_graph(class_weight):
         return x, y, tf.gather(table, numbers)
 
     return add_weights
+
+
+def _assert_dict(class_weight):
+    if not hasattr(class_weight, "get"):
+        raise AttributeError(
+            f"`class_weight` must be a dict: class number -> weight. Received: {class_weight!r}"
+        )
 
 
 def check_class_weight(y, sample_weight):

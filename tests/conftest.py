@@ -1,0 +1,17 @@
+"""What all tests share: TensorFlow imported quietly, and Hypothesis without a clock."""
+
+from hypothesis import HealthCheck, settings
+
+from fit_unfolded.quiet import import_tensorflow
+
+import_tensorflow()
+
+# Tracing a graph takes longer the first time, so a deadline for each example would be a coin toss.
+settings.register_profile(
+    "tests", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("tests")
+
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", "covers(*topics, promise): a row of docs/coverage.md")

@@ -1,0 +1,220 @@
+"""Every argument of `compile`: losses, metrics and weights in each nesting that Keras takes."""
+
+import keras
+import pytest
+from cases import (
+    CLASSES,
+    ONE_HOT,
+    SHORT,
+    SIDE,
+    SPARSE,
+    VALUE,
+    X,
+    Y,
+    compile_with,
+    functional,
+    plain,
+    two_named,
+    two_outputs,
+)
+from parity import assert_parity, covers, fit
+
+losses, metrics, optimizers = keras.losses, keras.metrics, keras.optimizers
+EAGER = {"run_eagerly": True}
+LIST = {"x": X, "y": [Y, VALUE]}
+DICT = {"x": {"x": X, "side": SIDE}, "y": {"klass": Y, "value": VALUE}}
+
+
+def case(topic, data, **arguments):
+    """Arguments of `compile`; a function where objects in them must be new for each side."""
+    name = ", ".join(f"{k}={v}" for k, v in arguments.items())
+    return pytest.param(data, arguments, id=name[:100], marks=covers(f"compile: {topic}"))
+
+
+def new(arguments):
+    """The arguments with a new object for every `New`."""
+    return {k: keras.tree.map_structure(made, v) for k, v in arguments.items()}
+
+
+class New:
+    """An object that each side makes for itself."""
+
+    def __init__(self, cls, *args, **kwargs):
+        self.make = lambda: cls(*args, **kwargs)
+        self.name = cls.__name__
+
+    def __repr__(self):
+        return self.name
+
+
+def made(leaf):
+    return leaf.make() if isinstance(leaf, New) else leaf
+
+
+def absolute(y, y_pred):
+    return keras.ops.mean(keras.ops.abs(y - y_pred), axis=-1)
+
+
+class Cubed(losses.Loss):
+    def call(self, y, y_pred):
+        return keras.ops.mean(keras.ops.abs(y - y_pred) ** 3, axis=-1)
+
+
+class Spread(metrics.Metric):
+    def __init__(self, name="spread"):
+        super().__init__(name=name)
+        self.low = self.add_variable((), "zeros", name="low")
+        self.high = self.add_variable((), "zeros", name="high")
+
+    def update_state(self, y, y_pred, sample_weight=None):
+        self.low.assign(keras.ops.minimum(self.low, keras.ops.min(y_pred)))
+        self.high.assign(keras.ops.maximum(self.high, keras.ops.max(y_pred)))
+
+    def result(self):
+        return {"low": self.low + 0.0, "high": self.high + 0.0}
+
+
+WITH_ONE_HOT = {"x": X, "y": ONE_HOT}
+ONE_OUTPUT = [
+    case("loss", CLASSES, loss="crossentropy", metrics=["accuracy", "acc"]),
+    case("loss", WITH_ONE_HOT, loss="ce", metrics=["acc", "accuracy"]),
+    case(
+        "loss",
+        CLASSES,
+        loss="SparseCategoricalCrossentropy",
+        metrics=["sparse_top_k_categorical_accuracy"],
+    ),
+    case("loss", WITH_ONE_HOT, loss=New(losses.CategoricalCrossentropy, label_smoothing=0.1)),
+    case("loss", WITH_ONE_HOT, loss=New(losses.CategoricalFocalCrossentropy, reduction="sum")),
+    case("loss", WITH_ONE_HOT, loss=losses.mean_absolute_error),
+    case("loss", WITH_ONE_HOT, loss=absolute),
+    case("loss", WITH_ONE_HOT, loss=Cubed),
+    case("loss", WITH_ONE_HOT, loss=New(Cubed, reduction="sum_over_batch_size", name="c")),
+    case("loss", WITH_ONE_HOT, loss=["categorical_crossentropy"]),
+    case("loss", WITH_ONE_HOT, loss=["categorical_crossentropy", "mse"]),
+    case("loss", WITH_ONE_HOT, loss={"out": "mse"}, metrics={"out": ["mae"]}),
+    case("loss_weights", CLASSES, loss_weights=0.3),
+    case("loss_weights", CLASSES, loss=[SPARSE], loss_weights=[0.3]),
+    case("loss_weights", CLASSES, loss={"out": SPARSE}, loss_weights={"out": 0.3}),
+    case("metrics", CLASSES, metrics=None),
+    case("metrics", CLASSES, metrics=[]),
+    case("metrics", CLASSES, metrics=["acc", "acc", "accuracy", "SparseCategoricalAccuracy"]),
+    case("metrics", CLASSES, metrics=[["acc"]]),
+    case("metrics", CLASSES, metrics=("acc",)),
+    case("metrics", CLASSES, metrics={"out": "acc"}),
+    case(
+        "metrics", WITH_ONE_HOT, metrics=[metrics.AUC, New(metrics.Precision, name="p")], loss="mse"
+    ),
+    case("metrics", WITH_ONE_HOT, metrics=[New(metrics.F1Score), "mae", absolute], loss="mse"),
+    case("metrics", WITH_ONE_HOT, metrics=[New(Spread), "acc", New(Spread, "s")], loss="mse"),
+    case("metrics", WITH_ONE_HOT, metrics=[New(metrics.MeanIoU, num_classes=2)], loss="mse"),
+    case("weighted_metrics", CLASSES, weighted_metrics=["acc"]),
+    case("weighted_metrics", CLASSES, metrics=["acc"], weighted_metrics=["acc", SPARSE]),
+    case("weighted_metrics", CLASSES, metrics=None, weighted_metrics=[]),
+    case("optimizer", CLASSES, optimizer="rmsprop"),
+    case("optimizer", CLASSES, optimizer="AdamW"),
+    case("optimizer", CLASSES, optimizer={"class_name": "sgd", "config": {"momentum": 0.9}}),
+    case("optimizer", CLASSES, optimizer=New(optimizers.SGD, 0.1, name="mine")),
+]
+
+
+@pytest.mark.parametrize(("data", "arguments"), ONE_OUTPUT)
+def test_one_output(data, arguments):
+    weight = {"sample_weight": X[:, 0] ** 2}
+    eager = {} if "metrics" in arguments else EAGER
+    compile = lambda: compile_with(**eager, **new(arguments))()  # noqa: E731
+    assert_parity(functional, compile, {**data, **weight}, **SHORT)
+
+
+TWO = {"loss": [SPARSE, "mse"]}
+NAMED = {"loss": {"klass": SPARSE, "value": "mse"}}
+LISTED = [
+    case("loss", LIST, **TWO),
+    case("loss", LIST, loss=(SPARSE, New(losses.Huber))),
+    case("loss", LIST, **NAMED),
+    case("loss", {**LIST, "y": {"klass": Y, "value": VALUE}}, **NAMED),
+    case("loss", {**LIST, "y": {"value": VALUE, "klass": Y}}, **TWO),
+    case("loss", {**LIST, "y": (Y, VALUE)}, loss=[SPARSE, "mse"]),
+    case("loss", {**LIST, "y": [ONE_HOT, VALUE]}, loss="mse"),
+    case("loss", LIST, loss=[SPARSE, None]),
+    case("loss", {**LIST, "y": [Y]}, loss=[SPARSE, None]),
+    case("loss", LIST, loss=[None, "mse"]),
+    case("loss_weights", LIST, **TWO, loss_weights=[0.5, 2.0]),
+    case("loss_weights", LIST, **NAMED, loss_weights={"klass": 0.5, "value": 2.0}),
+    case("loss_weights", LIST, **NAMED, loss_weights={"value": 2.0, "klass": 0.5}),
+    case("metrics", LIST, **TWO, metrics=["acc", "mae"]),
+    case("metrics", LIST, **TWO, metrics=[["acc"], ["mae", "mse"]]),
+    case("metrics", LIST, **TWO, metrics=[None, ["mae"]]),
+    case("metrics", LIST, **TWO, metrics={"klass": "acc", "value": ["mae", "mse"]}),
+    case("metrics", LIST, **TWO, metrics={"value": "mae"}),
+    case("weighted_metrics", LIST, **TWO, weighted_metrics=[["acc"], ["mae"]]),
+    case("weighted_metrics", LIST, **TWO, metrics=["acc", "mae"], weighted_metrics=["acc", "mae"]),
+]
+
+
+@pytest.mark.parametrize(("data", "arguments"), LISTED)
+def test_a_list_of_outputs(data, arguments):
+    arguments = {"metrics": None, **arguments}
+    eager = {} if "metrics" in arguments["loss"] else EAGER
+    assert_parity(two_outputs, lambda: compile_with(**eager, **new(arguments))(), data, **SHORT)
+
+
+NAMES = [
+    case("loss", DICT, **NAMED),
+    case(
+        "loss",
+        DICT,
+        loss={"value": "mse", "klass": SPARSE},
+        metrics={"value": "mae", "klass": "acc"},
+    ),
+    case("loss", DICT, loss={"klass": SPARSE}),
+    case("loss", DICT, loss=[SPARSE, "mse"]),
+    case("loss", {**DICT, "y": {"value": VALUE, "klass": Y}}, **NAMED),
+    case("loss", {**DICT, "y": {"klass": ONE_HOT, "value": VALUE}}, loss="mse"),
+    case("loss_weights", DICT, **NAMED, loss_weights={"value": 3.0, "klass": 1.0}),
+    case("metrics", DICT, **NAMED, metrics={"klass": ["acc"], "value": "mae"}),
+    case("metrics", DICT, **NAMED, metrics={"value": ["mae"]}),
+    case("weighted_metrics", DICT, **NAMED, weighted_metrics={"value": ["mae"], "klass": "acc"}),
+]
+
+
+@pytest.mark.parametrize(("data", "arguments"), NAMES)
+def test_a_dict_of_outputs(data, arguments):
+    arguments = {"metrics": None, **EAGER, **arguments}
+    assert_parity(two_named, lambda: compile_with(**new(arguments))(), data, **SHORT)
+
+
+@covers("compile: loss", "compile: metrics")
+@pytest.mark.parametrize("block", [1, 2])
+def test_several_outputs_as_a_graph(block):
+    arguments = {
+        **NAMED,
+        "metrics": {"klass": ["acc"], "value": "mae"},
+        "steps_per_execution": block,
+    }
+    assert_parity(two_named, compile_with(**arguments), DICT, **SHORT)
+
+
+@covers("compile: optimizer")
+def test_an_optimizer_in_use_goes_on_in_a_second_compile():
+    def script(Trainer):
+        trainer = Trainer(plain())
+        optimizer = optimizers.Adam(0.1)
+        trainer.compile(optimizer, SPARSE)
+        first = fit(trainer, CLASSES, batch_size=8)
+        trainer.compile(optimizer, SPARSE, metrics=["acc"])
+        second = fit(trainer, CLASSES, batch_size=8)
+        trainer.compile(optimizer)  # as in Keras, the loss and the metrics stay those of before
+        return {"first": first, "second": second, "third": fit(trainer, CLASSES, batch_size=8)}
+
+    assert_parity(script=script)
+
+
+@covers("compile: everything left at its default")
+def test_a_loss_of_the_model_alone():
+    def build():
+        inputs = keras.Input([8])
+        outputs = keras.layers.Dense(3, activity_regularizer="l2")(inputs)
+        return keras.Model(inputs, outputs)
+
+    assert_parity(build, dict, {"x": X}, **SHORT)

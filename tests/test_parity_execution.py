@@ -1,0 +1,108 @@
+"""How a step is run: eager, graph, XLA; one batch a call or several."""
+
+import warnings
+
+import keras
+import pytest
+import tensorflow as tf
+from cases import CLASSES, IMAGES, SEQUENCES, SHORT, X, Y, cnn, compile_with, lstm, mlp, plain, rnn
+from parity import assert_parity, covers, fit, train
+
+# XLA compiles anew for each size of a batch: these are all of one size.
+WHOLE = {"epochs": 2, "batch_size": 11}
+TEST = {"x": X, "y": Y, "batch_size": 11}
+
+
+@covers("compile: run_eagerly", "compile: steps_per_execution")
+@pytest.mark.parametrize(
+    "how",
+    [
+        {},
+        {"run_eagerly": True},
+        {"steps_per_execution": 2},
+        {"steps_per_execution": 50},
+        {"steps_per_execution": 2, "run_eagerly": True},
+    ],
+    ids=str,
+)
+def test_each_way_to_run_a_step(how):
+    assert_parity(mlp, compile_with(**how), CLASSES, epochs=2, batch_size=4, validation_split=0.3)
+
+
+@covers("compile: jit_compile", "compile: steps_per_execution")
+@pytest.mark.parametrize("block", [1, 2])
+def test_xla(block):
+    how = {"jit_compile": True, "steps_per_execution": block}
+    assert_parity(mlp, compile_with(**how), CLASSES, TEST, **WHOLE)
+
+
+@covers("compile: jit_compile")
+@pytest.mark.parametrize(
+    "how",
+    [
+        {"jit_compile": "auto"},  # off without a GPU
+        {"jit_compile": "auto", "run_eagerly": True},
+        {"jit_compile": True, "run_eagerly": True},  # warns, and eager wins
+    ],
+    ids=str,
+)
+def test_xla_is_on_where_fit_has_it_on(how):
+    def script(Trainer):
+        seen = train(Trainer, model, compile_with(**how), CLASSES, then=fit, batch_size=11)
+        return {**seen, "jit_compile": built[-1].jit_compile, "eager": built[-1].run_eagerly}
+
+    def model():
+        built.append(plain())
+        return built[-1]
+
+    built = []
+    seen = assert_parity(script=script)
+    assert not seen["jit_compile"]
+
+
+@covers("model: convolutions, BatchNormalization, Dropout")
+@pytest.mark.parametrize("how", [{}, {"run_eagerly": True}, {"steps_per_execution": 2}], ids=str)
+def test_convolutions(how):
+    assert_parity(cnn, compile_with(**how), {"x": IMAGES, "y": Y}, **SHORT)
+
+
+@covers("compile: jit_compile", "model: convolutions, BatchNormalization, Dropout")
+def test_convolutions_with_xla():
+    how = {"jit_compile": True, "metrics": None}
+    assert_parity(cnn, compile_with(**how), {"x": IMAGES, "y": Y}, then=fit, **WHOLE)
+
+
+@covers("model: recurrent and masked layers")
+@pytest.mark.parametrize("how", [{}, {"run_eagerly": True}, {"steps_per_execution": 2}], ids=str)
+def test_recurrent_layers(how):
+    assert_parity(rnn, compile_with(**how), {"x": SEQUENCES, "y": Y}, **SHORT)
+
+
+@covers("compile: jit_compile", "model: recurrent and masked layers")
+def test_recurrent_layers_with_xla():
+    how = {"jit_compile": True, "steps_per_execution": 2, "metrics": None}
+    assert_parity(lstm, compile_with(**how), {"x": SEQUENCES, "y": Y}, then=fit, **WHOLE)
+
+
+def test_functions_run_eagerly():
+    def script(Trainer):
+        warnings.filterwarnings("ignore", "Even though the `tf.config")  # one for each tf.data map
+        return train(Trainer, plain, compile_with(steps_per_execution=2), CLASSES, **SHORT)
+
+    tf.config.run_functions_eagerly(True)
+    try:
+        assert_parity(script=script)
+    finally:
+        tf.config.run_functions_eagerly(False)
+
+
+@covers("fit: a limit of epochs and steps (keras.config)")
+def test_limits_for_debugging():
+    keras.config.set_max_epochs(1)
+    keras.config.set_max_steps_per_epoch(2)
+    try:
+        seen = assert_parity(plain, compile_with(), CLASSES, epochs=3, batch_size=4)
+    finally:
+        keras.config.set_max_epochs(None)
+        keras.config.set_max_steps_per_epoch(None)
+    assert len(seen["epochs"]) == 1

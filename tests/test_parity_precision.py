@@ -1,0 +1,69 @@
+"""Half precision: mixed_float16 with its scaled loss, mixed_bfloat16; float64."""
+
+import contextlib
+
+import keras
+import pytest
+from cases import CLASSES, SHORT, compile_with, mlp
+from parity import assert_parity, covers, fit
+
+
+@contextlib.contextmanager
+def policy(name):
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(name)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)
+
+
+@covers("compile: auto_scale_loss", "precision: mixed_float16")
+@pytest.mark.parametrize(
+    "how",
+    [
+        {},
+        {"auto_scale_loss": False},
+        {"run_eagerly": True},
+        {"steps_per_execution": 2},
+        {"optimizer": "new LossScaleOptimizer"},
+    ],
+    ids=str,
+)
+def test_mixed_float16(how):
+    def compile():
+        arguments = compile_with(**how)()
+        if "optimizer" in how:  # not wrapped again
+            inner = keras.optimizers.Adam()
+            arguments["optimizer"] = keras.optimizers.LossScaleOptimizer(inner, 4.0, 2)
+        return arguments
+
+    with policy("mixed_float16"):
+        seen = assert_parity(mlp, compile, CLASSES, **SHORT)
+    scaled = any("dynamic_scale" in path for path in seen["optimizer variables"])
+    assert scaled == ("auto_scale_loss" not in how)
+
+
+@covers("precision: mixed_bfloat16")
+def test_mixed_bfloat16():
+    with policy("mixed_bfloat16"):
+        assert_parity(mlp, compile_with(), CLASSES, then=fit, **SHORT)
+
+
+@covers("precision: a policy of one layer")
+def test_one_layer_of_float16():
+    def build():
+        layers = [keras.Input([8]), keras.layers.Dense(4, dtype="mixed_float16")]
+        return keras.Sequential([*layers, keras.layers.Dense(3, activation="softmax")])
+
+    assert_parity(build, compile_with(), CLASSES, then=fit, **SHORT)
+
+
+@covers("precision: floatx float64")
+def test_float64():
+    keras.config.set_floatx("float64")
+    try:
+        with policy("float64"):
+            assert_parity(mlp, compile_with(), CLASSES, **SHORT)
+    finally:
+        keras.config.set_floatx("float32")

@@ -1,0 +1,114 @@
+"""Saving in the middle of a training: either side's file, either format, either side goes on."""
+
+import keras
+import numpy as np
+import pytest
+from cases import CLASSES, IMAGES, SPARSE, Y, cnn, compile_with, functional, mlp
+from parity import TRAINERS, assert_same, covers, fit, observe
+
+from manual_loop import load_model
+
+FIT = {"batch_size": 8, "shuffle": False}
+
+
+def straight(Trainer, build, data):
+    trainer = Trainer(build())
+    trainer.compile(**compile_with()())
+    fit(trainer, data, epochs=3, **FIT)
+    return goes_on(trainer, data)
+
+
+def broken(Trainer, build, data, path, Other):
+    trainer = Trainer(build())
+    trainer.compile(**compile_with()())
+    fit(trainer, data, epochs=3, **FIT)
+    trainer.save(path)
+    keras.backend.clear_session()
+    keras.utils.set_random_seed(99)  # nothing may hang on the process that saved
+    return goes_on(Other(load_model(path)), data)
+
+
+def goes_on(trainer, data):
+    seen = fit(trainer, data, epochs=6, initial_epoch=3, **FIT)
+    return {  # in order, since after loading the variables bear other names
+        "calls": seen["calls"],
+        "history": seen["history"],
+        "weights": list(seen["weights"].values()),
+        "optimizer variables": list(seen["optimizer variables"].values()),
+    }
+
+
+@pytest.fixture(scope="module")
+def expected():
+    """Six epochs straight, by fit."""
+    return {build: observe("keras_fit", straight, build, data) for build, data in MODELS.items()}
+
+
+MODELS = {mlp: CLASSES, cnn: {"x": IMAGES, "y": Y}}
+
+
+@covers("save: .h5", "save: .keras", "manual_loop.load_model")
+@pytest.mark.parametrize("suffix", [".h5", ".keras"])
+@pytest.mark.parametrize("then", TRAINERS)
+@pytest.mark.parametrize("first", TRAINERS)
+def test_three_epochs_and_three_more_are_six(expected, first, then, suffix, tmp_path):
+    path = tmp_path / f"model{suffix}"
+    build, data = (mlp, CLASSES) if then == first else (cnn, MODELS[cnn])
+    seen = observe(first, broken, build, data, path, TRAINERS[then])
+    for each in (seen, expected[build]):
+        for what in ("warnings", "stdout", "next random numbers"):
+            each.pop(what, None)
+    assert_same(expected[build], seen)
+
+
+@covers("save: .h5", "save: .keras")
+@pytest.mark.parametrize("suffix", [".h5", ".keras"])
+def test_keras_itself_loads_the_loops_file_and_goes_on(suffix, tmp_path):
+    def script(Trainer):
+        trainer = Trainer(functional())
+        trainer.compile(keras.optimizers.SGD(0.1), SPARSE, metrics=["acc"])
+        fit(trainer, CLASSES, epochs=2, **FIT)
+        path = tmp_path / f"{Trainer.__module__}{suffix}"
+        trainer.save(path)
+        model = keras.models.load_model(path)
+        history = model.fit(**CLASSES, epochs=2, verbose=0, **FIT)
+        return {"history": history.history, "weights": model.get_weights()}
+
+    assert_same(*(observe(side, script) for side in TRAINERS))
+
+
+@covers("save: while training goes on")
+@pytest.mark.parametrize("side", TRAINERS)
+def test_saving_leaves_the_trainer_as_it_is(side, tmp_path):
+    def script(Trainer, save):
+        trainer = Trainer(mlp())
+        trainer.compile(**compile_with()())
+        first = fit(trainer, CLASSES, epochs=1, **FIT)
+        if save:
+            for name in ("a.h5", "b.keras", "c.h5", "d.keras"):
+                trainer.save(tmp_path / name)
+        return {"first": first, "second": fit(trainer, CLASSES, epochs=1, **FIT)}
+
+    seen = [observe(side, script, save) for save in (False, True)]
+    for each in seen:
+        each["warnings"] = []
+    assert_same(*seen)
+    for name in ("c.h5", "d.keras"):
+        loaded = load_model(tmp_path / name)
+        assert loaded.optimizer.name == "adam"
+        assert loaded.get_compile_config()["metrics"] == ["acc"]
+
+
+@covers("save: weights alone")
+def test_weights_saved_on_one_side_are_those_of_the_other(tmp_path):
+    def script(Trainer):
+        trainer = Trainer(mlp())
+        trainer.compile(**compile_with()())
+        fit(trainer, CLASSES, **FIT)
+        path = tmp_path / f"{Trainer.__module__}.weights.h5"
+        trainer.model.save_weights(path)
+        fresh = mlp()
+        fresh.load_weights(path)
+        return {"weights": fresh.get_weights(), "differ": [np.any(w) for w in fresh.get_weights()]}
+
+    assert_same(*(observe(side, script) for side in TRAINERS))
