@@ -2,14 +2,24 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# For bench-peers: another requirement for PyTorch, such as torch==2.13.0+cpu.
+TORCH ?=
 STAMP := $(VENV)/.installed
 
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
-.PHONY: compare test lint format clean
+PEERS := $(VENV)/.peers
+
+.PHONY: compare bench bench-peers test lint format clean
 
 compare: $(STAMP)
 	$(BIN)/fit-unfolded compare
+
+bench: $(STAMP)
+	$(BIN)/fit-unfolded bench
+
+bench-peers: $(PEERS)
+	$(BIN)/fit-unfolded bench --peers
 
 test: lint
 	$(BIN)/python -m pytest -q
@@ -32,6 +42,15 @@ $(STAMP): pyproject.toml
 	else \
 		$(PYTHON) -m venv $(VENV) && \
 		$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test]'; \
+	fi
+	@touch $@
+
+$(PEERS): $(STAMP)
+	@echo 'Installing PyTorch and JAX into $(VENV): some minutes, once.'
+	@if command -v uv >/dev/null 2>&1; then \
+		uv pip install --quiet --python $(BIN)/python --editable '.[test,peers]' $(TORCH); \
+	else \
+		$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test,peers]' $(TORCH); \
 	fi
 	@touch $@
 

@@ -1,4 +1,4 @@
-"""The command line `fit-unfolded`: compare, train, workloads.
+"""The command line `fit-unfolded`: compare, train, bench, workloads.
 
 TensorFlow takes seconds to import: a command makes its quick checks first, and imports inside.
 """
@@ -6,6 +6,7 @@ TensorFlow takes seconds to import: a command makes its quick checks first, and 
 import sys
 from dataclasses import dataclass
 from enum import StrEnum
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -105,6 +106,33 @@ def train(
     _train(job, side.value, save, directory, full)
 
 
+@app.command()
+def bench(
+    quick: Annotated[bool, typer.Option("--quick", help="The main ratios, in 3 minutes.")] = False,
+    peers: Annotated[bool, typer.Option("--peers", help="PyTorch and JAX beside them.")] = False,
+    output: Annotated[Path | None, typer.Option(metavar="DIR", help="Where figures go.")] = None,
+) -> None:
+    """Measure the throughput of both sides on this machine, and write a report.
+
+    Exit status: 0, or 1 when a figure was refused because the sides computed different losses.
+    """
+    if quick and peers:
+        raise InputError("--peers: not part of --quick; leave one out.")
+    if not quick:
+        _check_suite(peers)
+    import_tensorflow()
+    from fit_unfolded.bench import run
+
+    if quick:
+        directory = writable_directory(output or Path("results/bench"), "--output")
+        complete = run.quick(directory)
+    else:
+        directory = writable_directory(output or run.default_directory(), "--output")
+        complete = run.suite(directory, peers)
+    if not complete:
+        raise typer.Exit(1)
+
+
 def main() -> None:
     """Entry point; what cannot be used becomes one line on standard error and exit status 2."""
     try:
@@ -186,6 +214,17 @@ def _check_save(path: Path) -> None:
     if path.is_dir():
         raise InputError(f"--save: {path} is a directory; name a file.")
     writable_directory(path.parent, "--save")
+
+
+def _check_suite(peers: bool) -> None:
+    extra = "peers" if peers else "test"
+    needed = ["pytest_benchmark", *(["torch", "jax", "optax"] if peers else [])]
+    missing = [package for package in needed if find_spec(package) is None]
+    if missing:
+        raise InputError(
+            f"bench: {', '.join(missing)} not installed; install fit-unfolded[{extra}], or take "
+            "--quick, which needs nothing more."
+        )
 
 
 def _compare(job: Job, directory: Path, full: bool) -> bool:

@@ -1,22 +1,55 @@
-"""Throughput of trainers, measured by epochs run in turns in one process."""
+"""Throughput of trainers, measured by epochs run in turns in one process.
+
+`compare`, `bench` and the benchmark suite all measure by `measure`. It gives no figure for trainers
+that did different work: what they hand their callbacks after each call of the step must be equal,
+and so must their weights at the end.
+"""
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 TURNS = 10
 EPOCHS_PER_TURN = 3
 BATCHES_PER_EPOCH = 64
+UNSTABLE = 0.1  # an interval that reaches farther than this part of the ratio to either side
 
 
 class LossesDiffer(RuntimeError):
     """The trainers did not do the same work, so their times must not be compared."""
+
+
+class Turn(NamedTuple):
+    """One turn of one side.
+
+    Attributes:
+        seconds: of each counted epoch.
+        losses: the loss read after each call of the step, a list for each epoch of the turn.
+    """
+
+    seconds: list[float]
+    losses: list[list[float]]
+
+
+class Ratio(NamedTuple):
+    """How many times as fast: ratio of median times, with a 95 % interval (`bootstrap`)."""
+
+    value: float
+    low: float
+    high: float
+
+    @property
+    def unstable(self) -> bool:
+        """Whether the machine was too restless for this figure: run it again."""
+        reach = max(self.high - self.value, self.value - self.low)
+        return reach > UNSTABLE * self.value
 
 
 @dataclass(frozen=True)
@@ -36,32 +69,46 @@ class Measurement:
 
     Attributes:
         samples: rows of one timed epoch.
+        turns: how many turns were counted.
         timings: by the trainer's name.
         ratio: median time of the first trainer divided by that of the second.
-        interval: 95 % percentile bootstrap interval of `ratio`, over whole turns of both, since
-            the machine drifts from turn to turn.
+        interval: 95 % interval of `ratio`.
     """
 
     samples: int
+    turns: int
     timings: dict[str, Timing]
     ratio: float
     interval: tuple[float, float]
 
+    def faster(self, name: str, than: str) -> Ratio:
+        """How many times as fast trainer `name` is as trainer `than`."""
+        slow, fast = (np.reshape(self.timings[n].seconds, [self.turns, -1]) for n in (than, name))
+        return bootstrap(slow, fast)
 
-class EpochTimer(keras.callbacks.Callback):
-    """Notes the seconds from `on_epoch_begin` to `on_epoch_end`, and the loss, of each epoch."""
 
-    def __init__(self):
+class Watch(keras.callbacks.Callback):
+    """Notes the seconds of each epoch, and the loss after each call of the step.
+
+    It reads every loss that it is handed, on both sides: a loop that reads nothing would not do
+    the same work as one that does.
+    """
+
+    def __init__(self) -> None:
         super().__init__()
         self.seconds: list[float] = []
-        self.losses: list[float] = []
+        self.losses: list[list[float]] = []
 
     def on_epoch_begin(self, epoch, logs=None):
+        self.losses.append([])
         self._begin = time.perf_counter()
 
+    def on_train_batch_end(self, batch, logs=None):
+        self.losses[-1].append(logs["loss"])
+
     def on_epoch_end(self, epoch, logs=None):
+        tf.test.experimental.sync_devices()
         self.seconds.append(time.perf_counter() - self._begin)
-        self.losses.append(logs["loss"])
 
 
 def measure(
@@ -72,63 +119,140 @@ def measure(
     seed: int,
     turns: int = TURNS,
     epochs_per_turn: int = EPOCHS_PER_TURN,
+    batches: int | None = BATCHES_PER_EPOCH,
+    pairs: Sequence[tuple[str, str]] | None = None,
     each_turn: Callable[[], None] = lambda: None,
+    **limits: Any,
 ) -> Measurement:
     """Trains each trainer in turns and times its epochs; training goes on from where they stand.
 
     A turn is one `fit` of `epochs_per_turn` epochs without validation at `verbose=0`, from the
-    same seed for every trainer. Its first epoch, which traces and starts the input pipeline, is
-    not counted. An epoch is cut to 64 batches.
+    same seed for every trainer. Its first epoch, which starts the input pipeline and in the first
+    turn traces, is not counted.
 
     Args:
-        trainers: two compiled trainers of equal state, by name; the first is the reference.
+        trainers: compiled trainers of equal state, by name; the first is the reference.
         x, y: arrays `[samples, ...]`.
+        batches: an epoch is cut to so many; None for all.
+        pairs: names of trainers that must be equal to the last bit; None for all of them.
         each_turn: called after each trainer's turn, to show progress.
+        limits: `at_least` and `seconds`, see `in_turns`.
 
     Raises:
-        LossesDiffer: when any epoch's losses are not equal.
+        LossesDiffer: when in any pair a loss, or a weight after the last turn, is not equal.
     """
-    x, y = x[: BATCHES_PER_EPOCH * batch_size], y[: BATCHES_PER_EPOCH * batch_size]
-    seconds: dict[str, list[list[float]]] = {name: [] for name in trainers}
-    for turn in range(turns):
-        losses: dict[str, list[float]] = {}
-        for name, trainer in trainers.items():
-            timer = EpochTimer()
-            keras.utils.set_random_seed(seed + turn)
-            trainer.fit(
-                x, y, batch_size=batch_size, epochs=epochs_per_turn, verbose=0, callbacks=[timer]
-            )
-            seconds[name].append(timer.seconds[1:])
-            losses[name] = timer.losses
+    if batches is not None:
+        x, y = x[: batches * batch_size], y[: batches * batch_size]
+    reference, *others = trainers
+    pairs = [(reference, other) for other in others] if pairs is None else pairs
+
+    def check(number: int, done: Mapping[str, Turn]) -> None:
+        for a, b in pairs:
+            _check_losses(number, (a, done[a].losses), (b, done[b].losses))
+
+    runners = {
+        name: turns_of(trainer, x, y, batch_size, epochs_per_turn)
+        for name, trainer in trainers.items()
+    }
+    found = in_turns(runners, seed, turns, check=check, each_turn=each_turn, **limits)
+    for a, b in pairs:
+        _check_weights((a, trainers[a].model), (b, trainers[b].model))
+    return summarize(found, len(x))
+
+
+def turns_of(
+    trainer: Any, x: np.ndarray, y: np.ndarray, batch_size: int, epochs: int
+) -> Callable[[int], Turn]:
+    """`seed -> Turn`: one call of `trainer.fit`, whose first epoch is not counted."""
+
+    def turn(seed: int) -> Turn:
+        watch = Watch()
+        keras.utils.set_random_seed(seed)
+        trainer.fit(x, y, batch_size=batch_size, epochs=epochs, verbose=0, callbacks=[watch])
+        return Turn(watch.seconds[1:], watch.losses)
+
+    return turn
+
+
+def in_turns(
+    runners: Mapping[str, Callable[[int], Turn]],
+    seed: int,
+    turns: int,
+    at_least: int = 1,
+    seconds: float = math.inf,
+    check: Callable[[int, Mapping[str, Turn]], None] = lambda number, done: None,
+    each_turn: Callable[[], None] = lambda: None,
+) -> dict[str, list[Turn]]:
+    """Calls every runner with the same seed, one after the other, again and again.
+
+    Args:
+        runners: `seed -> Turn`, by name.
+        seed: of the first turn; the next takes the next.
+        turns: at most so many.
+        at_least, seconds: no turn begins after so many seconds, once there are so many turns.
+        check: called with the turn's number and all its `Turn`s after each turn; may raise.
+        each_turn: called after each runner's turn.
+    """
+    found: dict[str, list[Turn]] = {name: [] for name in runners}
+    begin = time.perf_counter()
+    for number in range(turns):
+        if number >= at_least and time.perf_counter() - begin > seconds:
+            break
+        done = {}
+        for name, runner in runners.items():
+            done[name] = runner(seed + number)
+            found[name].append(done[name])
             each_turn()
-        _check_equal(losses, turn)
-    first, second = seconds.values()
-    ratio, interval = _ratio(first, second)
-    timings = {name: _timing(list(chain(*times)), len(x)) for name, times in seconds.items()}
-    return Measurement(len(x), timings, ratio, interval)
+        check(number, done)
+    return found
 
 
-def _check_equal(losses: dict[str, list[float]], turn: int) -> None:
-    (first, expected), *others = losses.items()
-    for name, found in others:
-        for epoch, (a, b) in enumerate(zip(expected, found, strict=True)):
+def summarize(found: Mapping[str, list[Turn]], samples: int) -> Measurement:
+    """Medians and quartiles of all counted epochs, and the ratio of the first two."""
+    seconds = {name: [turn.seconds for turn in turns] for name, turns in found.items()}
+    first, second, *_ = seconds.values()
+    ratio = bootstrap(np.array(first), np.array(second))
+    timings = {name: _timing(list(chain(*times)), samples) for name, times in seconds.items()}
+    return Measurement(samples, len(first), timings, ratio.value, (ratio.low, ratio.high))
+
+
+def bootstrap(slow: np.ndarray, fast: np.ndarray, resamples: int = 2000) -> Ratio:
+    """Ratio of the medians of two tables of seconds `[turns, epochs]`.
+
+    The 95 % percentile interval is over whole turns of both, since the machine drifts from turn to
+    turn.
+    """
+    turns = np.random.default_rng(0).integers(len(slow), size=[resamples, len(slow)])
+    ratios = np.median(slow[turns], axis=(1, 2)) / np.median(fast[turns], axis=(1, 2))
+    low, high = np.percentile(ratios, [2.5, 97.5])
+    return Ratio(float(np.median(slow) / np.median(fast)), float(low), float(high))
+
+
+def _check_losses(
+    turn: int, expected: tuple[str, list[list[float]]], found: tuple[str, list[list[float]]]
+) -> None:
+    (first, epochs), (name, others) = expected, found
+    for epoch, (losses, other) in enumerate(zip(epochs, others, strict=True)):
+        if len(losses) != len(other):
+            raise LossesDiffer(
+                f"turn {turn}, epoch {epoch}: {len(losses)} calls on {first}, "
+                f"{len(other)} on {name}"
+            )
+        for call, (a, b) in enumerate(zip(losses, other, strict=True)):
             if a != b and not (math.isnan(a) and math.isnan(b)):
                 raise LossesDiffer(
-                    f"turn {turn}, epoch {epoch}: loss {a} on {first}, {b} on {name}"
+                    f"turn {turn}, epoch {epoch}, call {call}: loss {a} on {first}, {b} on {name}"
                 )
+
+
+def _check_weights(expected: tuple[str, Any], found: tuple[str, Any]) -> None:
+    (first, model), (name, other) = expected, found
+    for a, b in zip(model.weights, other.weights, strict=True):
+        values, others = keras.ops.convert_to_numpy(a), keras.ops.convert_to_numpy(b)
+        if not np.array_equal(values, others, equal_nan=values.dtype.kind == "f"):
+            raise LossesDiffer(f"after the last turn: {a.path} differs on {first} and {name}")
 
 
 def _timing(seconds: list[float], samples: int) -> Timing:
     lower, median, upper = (float(q) for q in np.percentile(seconds, [25, 50, 75]))
     return Timing(seconds, median, lower, upper, samples / median)
-
-
-def _ratio(
-    a: list[list[float]], b: list[list[float]], resamples: int = 2000
-) -> tuple[float, tuple[float, float]]:
-    """Ratio of the medians of two `[turns, epochs]` tables, and its interval."""
-    first, second = np.array(a), np.array(b)
-    turns = np.random.default_rng(0).integers(len(first), size=[resamples, len(first)])
-    ratios = np.median(first[turns], axis=(1, 2)) / np.median(second[turns], axis=(1, 2))
-    low, high = np.percentile(ratios, [2.5, 97.5])
-    return float(np.median(first) / np.median(second)), (float(low), float(high))

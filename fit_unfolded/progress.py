@@ -2,11 +2,18 @@
 
 import keras
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+)
 
 
-def progress_bars() -> Progress:
-    """Bars that vanish when their `with` block ends."""
+def progress_bars(*more: ProgressColumn) -> Progress:
+    """Bars that vanish when their `with` block ends, with `more` columns on the right."""
     console = Console(stderr=True)
     return Progress(
         TextColumn("{task.description:<12}"),
@@ -14,6 +21,7 @@ def progress_bars() -> Progress:
         MofNCompleteColumn(),
         TextColumn("{task.fields[note]}"),
         TimeElapsedColumn(),
+        *more,
         console=console,
         transient=True,
         disable=not console.is_terminal,

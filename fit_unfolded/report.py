@@ -81,6 +81,14 @@ def print_verdict(console: Console, comparison: Comparison) -> None:
     console.print(comparison.verdict, style=style, markup=False, highlight=False)
 
 
+def plain_table(headers: list[str], rows: list[list[str]]) -> Table:
+    """A table whose first column is text, and whose others are figures."""
+    table = _table(*headers)
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
 def _table(*headers: str) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
     for place, header in enumerate(headers):

@@ -78,7 +78,7 @@ def test_a_mismatch_is_shown_and_exits_1(run, tmp_path, monkeypatch):
     status, page, _ = run("compare", *TINY, "--output", tmp_path)
     assert status == 1
     assert "MISMATCH: first in batch logs, epoch 0, on_train_batch_end(1), logs[" in page
-    assert "No throughput, for the work differed: turn 0, epoch 0: loss" in page
+    assert "No throughput, for the work differed: turn 0, epoch 0, call" in page
     figures = json.loads((tmp_path / "compare.json").read_text())
     assert figures["match"] is False
     assert figures["throughput"] is None

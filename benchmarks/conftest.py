@@ -1,0 +1,53 @@
+"""What all benchmarks share: the clock, the environment in every record."""
+
+from fit_unfolded.quiet import import_tensorflow
+
+import_tensorflow()
+
+import pytest  # noqa: E402
+
+from fit_unfolded.bench.environment import environment  # noqa: E402
+
+
+class Clock:
+    """A clock that stands still but for `advance`.
+
+    What is compared must be timed in turns, which pytest-benchmark cannot do: it times one test
+    after another. So `fit_unfolded.measure` has timed the rounds, and each is entered here.
+    """
+
+    def __init__(self):
+        self.now = 0.0
+
+    def __call__(self):
+        return self.now
+
+    def advance(self, seconds):
+        self.now += seconds
+
+
+CLOCK = Clock()
+
+
+@pytest.fixture
+def enter(benchmark):
+    """Enters rounds timed before, their group, and what else is known of them."""
+
+    def entered(seconds, group, **extra_info):
+        rounds = iter(seconds)
+        benchmark.group = group
+        benchmark.extra_info.update(extra_info, environment=environment())
+        benchmark.pedantic(CLOCK.advance, setup=lambda: ((next(rounds),), {}), rounds=len(seconds))
+
+    return entered
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if "enter" in item.fixturenames:
+            item.add_marker(pytest.mark.benchmark(timer=CLOCK))
+
+
+def pytest_benchmark_update_machine_info(machine_info):
+    machine_info.pop("node", None)  # a report is about the machine's kind, not about whose it is
+    machine_info.update(environment())

@@ -1,0 +1,51 @@
+"""fit and the loop against plain loops in PyTorch and JAX, all in turns with each other."""
+
+import functools
+
+import pytest
+
+pytest.importorskip("torch", reason="needs the extra `peers`")
+pytest.importorskip("jax", reason="needs the extra `peers`")
+pytest.importorskip("optax", reason="needs the extra `peers`")
+
+from fit_unfolded.bench.limit import work
+from fit_unfolded.bench.models import MODELS
+from fit_unfolded.bench.peers import jax_peers, keras_names, run_peers, torch_peers
+
+SECONDS = 30.0  # a model
+
+
+@functools.cache
+def measured(name):
+    """Everything about a model, timed when the first is asked for."""
+    return run_peers(MODELS[name], SECONDS)
+
+
+CASES = [
+    pytest.param(model, name, id=f"{model}-{name}".replace(", ", "-").replace(" ", "-"))
+    for model in ("chapter", "mlp", "cnn")
+    for name in (*keras_names(MODELS[model]), *torch_peers(model), *jax_peers())
+]
+
+
+@pytest.mark.peers
+@pytest.mark.parametrize(("model", "name"), CASES)
+def test_peer(enter, model, name):
+    result = measured(model)
+    if name in result.refused:
+        pytest.fail(f"refused: {result.refused[name]}")
+    timing = result.measurement.timings[name]
+    enter(
+        timing.seconds,
+        f"peers {model}",
+        kind="peer",
+        model=model,
+        name=name,
+        samples=result.measurement.samples,
+        steps=MODELS[model].steps,
+        turns=result.measurement.turns,
+        samples_per_second=timing.samples_per_second,
+        apart=result.apart[name],
+        refused=result.refused,
+        work=work(MODELS[model])._asdict(),
+    )

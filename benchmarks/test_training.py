@@ -1,0 +1,57 @@
+"""fit and the loop: every model, mode and precision, with XLA and without."""
+
+import functools
+
+import pytest
+
+from fit_unfolded.bench.cases import all_cases, run, sweeps
+from fit_unfolded.bench.limit import work
+from fit_unfolded.bench.record import record
+from fit_unfolded.measure import LossesDiffer
+
+SECONDS = 8.0  # a case
+SWEEP_SECONDS = 2.0  # a point
+
+
+@functools.cache
+def measured(case, **limits):
+    """All variants of the case, timed in turns with each other when the first is asked for."""
+    try:
+        return run(case, **limits)
+    except LossesDiffer as refusal:
+        return refusal
+
+
+def variants(cases):
+    return [
+        pytest.param(case, variant, id=f"{case}-{variant}".replace(" ", "-"))
+        for case in cases
+        for variant in case.variants
+    ]
+
+
+@pytest.mark.parametrize(("case", "variant"), variants(all_cases()))
+def test_training(enter, case, variant):
+    result = measured(case, seconds=SECONDS)
+    if isinstance(result, LossesDiffer):
+        pytest.fail(f"refused: {result}")
+    seconds = result.measurement.timings[str(variant)].seconds
+    enter(seconds, str(case), **record(result, variant), work=work(case.model)._asdict())
+
+
+POINTS = [
+    pytest.param(name, value, case, variant, id=f"{name}-{value}-{case.mode}-{variant}")
+    for name, points in sweeps().items()
+    for value, case in points
+    for variant in case.variants
+]
+
+
+@pytest.mark.parametrize(("sweep", "value", "case", "variant"), POINTS)
+def test_sweep(enter, sweep, value, case, variant):
+    result = measured(case, seconds=SWEEP_SECONDS, at_least=3, first_steps=0)
+    if isinstance(result, LossesDiffer):
+        pytest.fail(f"refused: {result}")
+    seconds = result.measurement.timings[str(variant)].seconds
+    group = f"{sweep} {value} {case.mode}"
+    enter(seconds, group, **record(result, variant), sweep=sweep, value=value)

@@ -1,0 +1,1 @@
+"""The benchmarks: cases, the machine's limits, peers, and the report; `benchmarks/` runs them."""

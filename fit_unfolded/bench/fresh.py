@@ -1,0 +1,62 @@
+"""One side trained in a process of its own: peak memory, time to the first step, traces.
+
+In one process both sides would share a heap, and what the first leaves behind would count for the
+second. Run as `python -m fit_unfolded.bench.fresh MODEL MODE SIDE XLA`; prints one line of JSON.
+"""
+
+import json
+import resource
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+EPOCHS = 3
+
+
+def in_fresh_process(model: str, mode: str, side: str, xla: bool) -> dict[str, Any]:
+    """What `main` prints.
+
+    Returns:
+        dict: `peak_bytes` of resident memory; `idle_bytes` of it before the model was built, with
+        TensorFlow and the data loaded; `traces` of the step.
+    """
+    command = [sys.executable, "-m", __name__, model, mode, side, str(int(xla))]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def main(model: str, mode: str, side: str, xla: str) -> None:
+    """Trains three epochs and prints the figures."""
+    from fit_unfolded.quiet import import_tensorflow
+
+    import_tensorflow()
+    import keras
+
+    from fit_unfolded.bench.cases import Case, Recorder, Variant
+    from fit_unfolded.bench.models import MODELS
+
+    case = Case(MODELS[model], mode)
+    x, y = case.model.data()
+    idle = peak_memory()
+    recorder = Recorder(keras.losses.SparseCategoricalCrossentropy(), EPOCHS * case.model.steps)
+    trainer = case.trainer(Variant(side, bool(int(xla))), loss=recorder)
+    trainer.fit(x, y, batch_size=case.model.batch_size, epochs=EPOCHS, verbose=0)
+    figures = {"peak_bytes": peak_memory(), "idle_bytes": idle, "traces": recorder.traces}
+    print(json.dumps(figures))
+
+
+def peak_memory() -> int:
+    """The most resident memory that this process has had, in bytes.
+
+    On Linux from VmHWM: `ru_maxrss` of a process just started holds its parent's memory as well.
+    """
+    try:
+        lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+    except OSError:  # macOS, which counts bytes
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

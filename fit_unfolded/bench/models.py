@@ -1,0 +1,129 @@
+"""The models and data that are timed. Nothing in them is random after the first weights."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import keras
+import numpy as np
+
+from fit_unfolded.workloads import chapter
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model to train on made-up data that can be learned.
+
+    Attributes:
+        build: a new `keras.Model` that ends in a softmax.
+        shape: of one sample.
+        classes: how many labels there are.
+        vocabulary: samples are integers below this; None for samples of floats.
+    """
+
+    name: str
+    description: str
+    build: Callable[[], Any]
+    shape: tuple[int, ...]
+    classes: int
+    batch_size: int
+    samples: int
+    vocabulary: int | None = None
+
+    @property
+    def steps(self) -> int:
+        """Batches an epoch, a partial one included."""
+        return math.ceil(self.samples / self.batch_size)
+
+    def data(self, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+        """x `[samples, *shape]`, float32 or int32, and y `[samples]` int32, in memory.
+
+        A fifth of the labels is drawn anew, so that the loss stays of a size that shows rounding
+        for what it is.
+        """
+        rng = np.random.default_rng(seed)
+        kind = rng.integers(self.classes, size=self.samples, dtype=np.int32)
+        y = np.where(rng.random(self.samples) < 0.8, kind, rng.permutation(kind))
+        if self.vocabulary is not None:  # each class prefers words of its own
+            words = rng.integers(self.vocabulary // 2, size=[self.samples, *self.shape])
+            shift = self.vocabulary // 2 // self.classes
+            return (words + kind[:, None] * shift).astype("int32"), y
+        centres = rng.normal(size=[self.classes, *self.shape]).astype("float32")
+        x = rng.standard_normal(size=[self.samples, *self.shape], dtype="float32")
+        return 2 * x + centres[kind], y
+
+    def cut(self, samples: int) -> "Model":
+        """The same with so many samples at most."""
+        return replace(self, samples=min(samples, self.samples))
+
+
+def mlp(width: int = 512) -> Any:
+    """784 inputs, one hidden layer, 10 classes."""
+    return keras.Sequential(
+        [
+            keras.layers.Input([784]),
+            keras.layers.Dense(width, activation="relu"),
+            keras.layers.Dense(10, activation="softmax"),
+        ]
+    )
+
+
+def cnn() -> Any:
+    """Two convolutions with pooling on 28x28 pixels, 10 classes."""
+    return keras.Sequential(
+        [
+            keras.layers.Input([28, 28, 1]),
+            keras.layers.Conv2D(32, 3, activation="relu"),
+            keras.layers.MaxPooling2D(),
+            keras.layers.Conv2D(64, 3, activation="relu"),
+            keras.layers.MaxPooling2D(),
+            keras.layers.Flatten(),
+            keras.layers.Dense(10, activation="softmax"),
+        ]
+    )
+
+
+class Positions(keras.layers.Layer):
+    """Adds a learned vector for each place in the sequence: `[batch, length, width]`, the same."""
+
+    def build(self, shape):
+        self.table = self.add_weight(shape=shape[1:], initializer="random_normal", name="table")
+
+    def call(self, x):
+        return x + self.table
+
+
+def transformer(length: int = 32, width: int = 64, blocks: int = 2, heads: int = 4) -> Any:
+    """An encoder of two blocks over 32 tokens, 64 wide, 4 heads; 4 classes by the mean token."""
+    layers = keras.layers
+    tokens = layers.Input([length], dtype="int32")
+    x = Positions()(layers.Embedding(1000, width)(tokens))
+    for _ in range(blocks):
+        attended = layers.MultiHeadAttention(heads, width // heads)(x, x)
+        x = layers.LayerNormalization()(layers.add([x, attended]))
+        hidden = layers.Dense(4 * width, activation="gelu")(x)
+        x = layers.LayerNormalization()(layers.add([x, layers.Dense(width)(hidden)]))
+    pooled = layers.GlobalAveragePooling1D()(x)
+    # under mixed precision the softmax stays in float32, as Keras advises
+    return keras.Model(tokens, layers.Dense(4, activation="softmax", dtype="float32")(pooled))
+
+
+MODELS = {
+    model.name: model
+    for model in (
+        Model("chapter", "128-64-3", chapter.build, (128,), 3, 16, 4096),
+        Model("mlp", "784-512-10", mlp, (784,), 10, 128, 8192),
+        Model("cnn", "two convolutions, 28x28", cnn, (28, 28, 1), 10, 128, 1024),
+        Model("transformer", "encoder, 2 x 64", transformer, (32,), 4, 32, 1024, vocabulary=1000),
+    )
+}
+
+
+def compile_arguments() -> dict[str, Any]:
+    """Adam on integer labels, with accuracy; new objects at each call."""
+    return {
+        "optimizer": keras.optimizers.Adam(1e-3),
+        "loss": keras.losses.SparseCategoricalCrossentropy(),
+        "metrics": ["acc"],
+    }

@@ -1,0 +1,302 @@
+"""`report.md`, with its pictures, from the JSON files that pytest-benchmark wrote."""
+
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from fit_unfolded.bench import plots
+from fit_unfolded.bench.limit import Limits, Work
+from fit_unfolded.files import replacing
+from fit_unfolded.measure import Ratio
+
+BENCH, PEERS = "bench.json", "peers.json"
+Entry = dict[str, Any]
+
+HOW = """\
+## How it is measured
+
+- All figures of one line come from epochs run in turns in one process (fit, loop, fit, loop, ...):
+  medians, and a 95 % bootstrap interval of each ratio over whole turns. An interval that reaches
+  farther than 10 % of its ratio is marked `unstable`.
+- A turn is one call of `fit`, two epochs; the first epoch is not counted, nor is tracing. The clock
+  is read after `tf.test.experimental.sync_devices()`.
+- `step` is one batch a call, `block` an epoch a call (`steps_per_execution`), `eager` one batch a
+  call without a graph. A callback reads every loss that a call hands out, on both sides.
+- No throughput without parity: the loss of every batch of the first epoch, all losses handed out in
+  all timed epochs and all weights at the end are equal to the last bit on fit and loop, or the
+  figure is refused. With XLA and without differ by rounding, at most 1e-5 of a batch's loss.
+- Time to the first step runs from `compile` to the end of the first batch, with a new model each
+  time: tracing, compiling, starting the input pipeline; the median.
+- Peak memory is resident memory of a process of its own; `idle` is what it held before the model
+  was built, with TensorFlow and the data loaded.
+"""
+
+
+@dataclass(frozen=True)
+class Suite:
+    """The entries of one folder of results."""
+
+    bench: dict[str, Any]
+    peers: dict[str, Any] | None
+
+    @classmethod
+    def read(cls, directory: Path) -> "Suite":
+        """Reads `bench.json`, and `peers.json` where it is."""
+        texts = {
+            name: (directory / name).read_text(encoding="utf-8")
+            for name in (BENCH, PEERS)
+            if (directory / name).exists()
+        }
+        return cls(json.loads(texts[BENCH]), json.loads(texts[PEERS]) if PEERS in texts else None)
+
+    @staticmethod
+    def _entries(file: dict[str, Any] | None, kind: str) -> list[Entry]:
+        found = [] if file is None else file["benchmarks"]
+        return [
+            entry["extra_info"] | {"seconds": entry["stats"]["data"]}
+            for entry in found
+            if entry["extra_info"].get("kind") == kind
+        ]
+
+    @cached_property
+    def training(self) -> list[Entry]:
+        """Variants of all cases."""
+        return [e for e in self._entries(self.bench, "training") if "sweep" not in e]
+
+    @cached_property
+    def sweeps(self) -> list[Entry]:
+        """Variants of all points of the sweeps."""
+        return [e for e in self._entries(self.bench, "training") if "sweep" in e]
+
+    @cached_property
+    def memory(self) -> list[Entry]:
+        """Fresh processes."""
+        return self._entries(self.bench, "memory")
+
+    @cached_property
+    def rivals(self) -> list[Entry]:
+        """fit, loop and peers, in turns with each other."""
+        return self._entries(self.peers, "peer")
+
+    @cached_property
+    def limits(self) -> Limits:
+        """The machine's own speed."""
+        (entry,) = self._entries(self.bench, "limit")
+        return Limits(entry["flops"], entry["bandwidth"])
+
+    @cached_property
+    def models(self) -> list[str]:
+        """Names of the models, in the order of the suite."""
+        return list(dict.fromkeys(entry["model"] for entry in self.training))
+
+    def cases(self) -> list[list[Entry]]:
+        """The variants of each model, mode and precision."""
+        keys = dict.fromkeys((e["model"], e["mode"], e["policy"]) for e in self.training)
+        return [
+            [e for e in self.training if (e["model"], e["mode"], e["policy"]) == key]
+            for key in keys
+        ]
+
+
+def write_report(directory: Path) -> Path:
+    """Writes `report.md` and its pictures beside the JSON files, and returns its path."""
+    suite = Suite.read(directory)
+    pictures = {
+        "ratios.png": lambda path: plots.ratios(path, suite.cases()),
+        "ladder.png": lambda path: plots.ladder(path, suite.training),
+        "limit.png": lambda path: plots.limit(path, suite.training + suite.rivals, suite.limits),
+        "sweeps.png": lambda path: plots.sweeps(path, suite.sweeps),
+    }
+    for name, draw in pictures.items():
+        with replacing(directory / name) as partial:
+            draw(partial)
+    with replacing(directory / "report.md") as partial:
+        partial.write_text(text(suite), encoding="utf-8")
+    return directory / "report.md"
+
+
+def text(suite: Suite) -> str:
+    """The report in Markdown."""
+    machine = suite.bench["machine_info"]
+    parts = [
+        f"# Throughput on {machine['cpu']}, {machine['cores']} cores",
+        _circumstances(suite.bench),
+        "## How many times as fast the loop is",
+        "Samples a second, and the ratio loop / fit with its 95 % interval. `best`: each side with "
+        "or without XLA, whichever is faster, in the same turns.",
+        "![Ratios with their intervals](ratios.png)",
+        _throughput(suite),
+        "![From eager to XLA, a rung at a time](ladder.png)",
+        "## Time to the first step, peak memory, traces",
+        _first_steps(suite),
+        _memory(suite),
+        "## Against the limit of the machine",
+        _limit(suite),
+        "![Time per step against the limit](limit.png)",
+        "## Where fit's overhead stops mattering",
+        "The mlp, without XLA; batch size 128, width 512 and 8,192 samples where they do not vary "
+        "(2,048 samples where the width does, at most 32 batches where the batch size does).",
+        "![Sweeps over batch size, width and number of samples](sweeps.png)",
+        _sweeps(suite),
+    ]
+    if suite.rivals:
+        parts += ["## Peers", _peers(suite)]
+    return "\n\n".join([*parts, HOW])
+
+
+def _circumstances(file: dict[str, Any]) -> str:
+    machine = file["machine_info"]
+    packages = ", ".join(f"{name} {number}" for name, number in machine["versions"].items())
+    flags = ", ".join(f"{name}={value}" for name, value in machine["flags"].items()) or "none"
+    threads = machine["intra_op_threads"] or "TensorFlow's default"
+    gpus = ", ".join(machine["gpus"]) or "no GPU"
+    return (
+        f"Measured {file['datetime'][:10]} by `make bench`: {packages}, Python "
+        f"{machine['python']} on {machine['system']}; {gpus}; threads: {threads}; flags: {flags}."
+    )
+
+
+def table(headers: list[str], rows: list[list[str]]) -> str:
+    """A Markdown table, the first column to the left, figures to the right."""
+    rule = [":--", *["--:"] * (len(headers) - 1)]
+    return "\n".join(f"| {' | '.join(row)} |" for row in [headers, rule, *rows])
+
+
+def _throughput(suite: Suite) -> str:
+    rows = []
+    for entries in suite.cases():
+        ratios = {name: Ratio(*values) for name, values in entries[0]["ratios"].items()}
+        row = [_title(entries[0])]
+        for xla in (False, True):
+            for side in ("fit", "loop"):
+                row.append(_pick(entries, side, xla, lambda e: f"{e['samples_per_second']:,.0f}"))
+            row.append(_ratio(ratios.get("XLA" if xla else "")))
+        rows.append([*row, _ratio(ratios.get("best"))])
+    headers = ["", "fit", "loop", "ratio", "fit XLA", "loop XLA", "ratio XLA", "ratio, best"]
+    return table(headers, rows)
+
+
+def _title(entry: Entry) -> str:
+    precision = "" if entry["policy"] == "float32" else f", {entry['policy']}"
+    return f"{entry['model']}, {entry['mode']}{precision}"
+
+
+def _pick(entries: list[Entry], side: str, xla: bool, show: Any) -> str:
+    found = [entry for entry in entries if (entry["side"], entry["xla"]) == (side, xla)]
+    return show(found[0]) if found else ""
+
+
+def _ratio(ratio: Ratio | None) -> str:
+    if ratio is None:
+        return ""
+    unstable = " unstable" if ratio.unstable else ""
+    return f"**{ratio.value:.2f}** ({ratio.low:.2f} to {ratio.high:.2f}){unstable}"
+
+
+def _first_steps(suite: Suite) -> str:
+    rows = []
+    for entries in suite.cases():
+        row = [_title(entries[0])]
+        for xla in (False, True):
+            found = {e["side"]: median(e["first_step"]) for e in entries if e["xla"] == xla}
+            row += [f"{found[side]:.2f}" if found else "" for side in ("fit", "loop")]
+            row.append(f"{found['loop'] / found['fit']:.2f}" if found else "")
+        rows.append(row)
+    headers = ["first step, s", "fit", "loop", "loop / fit"]
+    return table([*headers, "fit XLA", "loop XLA", "loop / fit"], rows)
+
+
+def _memory(suite: Suite) -> str:
+    rows = []
+    keys = dict.fromkeys((entry["model"], entry["mode"]) for entry in suite.memory)
+    for model, mode in keys:
+        found = {e["side"]: e for e in suite.memory if (e["model"], e["mode"]) == (model, mode)}
+        if len(found) < 2:
+            continue
+        fit, loop = found["fit"], found["loop"]
+        rows.append(
+            [
+                f"{model}, {mode}",
+                *(_mib(side["peak_bytes"]) for side in (fit, loop)),
+                f"{loop['peak_bytes'] / fit['peak_bytes']:.3f}",
+                *(_mib(side["peak_bytes"] - side["idle_bytes"]) for side in (fit, loop)),
+                *(str(side["traces"]) for side in (fit, loop)),
+            ]
+        )
+    headers = ["peak memory, MiB", "fit", "loop", "loop / fit", "fit above idle", "loop above idle"]
+    return table([*headers, "fit traces", "loop traces"], rows)
+
+
+def _mib(size: int) -> str:
+    return f"{size / 2**20:,.0f}"
+
+
+def _limit(suite: Suite) -> str:
+    limits, rows = suite.limits, []
+    for model in suite.models:
+        entries = [e for e in suite.training if e["model"] == model and e["policy"] == "float32"]
+        work = Work(**entries[0]["work"])
+        row = [model, f"{work.flops / 1e6:,.1f}", f"{work.bytes / 2**20:,.1f}"]
+        row.append(f"{work.seconds(limits) * 1e6:,.0f}")
+        for side in ("fit", "loop"):
+            best = min(step_seconds(e) for e in entries if e["side"] == side)
+            row += [f"{best * 1e6:,.0f}", f"{work.flops / best / limits.flops:.1%}"]
+        rows.append(row)
+    headers = ["", "MFLOP a step", "MiB a step", "limit, µs", "best fit, µs", "of peak"]
+    return (
+        f"Measured in the same run: {limits.flops / 1e9:,.0f} GFLOP/s in a float32 matrix product, "
+        f"{limits.bandwidth / 1e9:,.1f} GB/s between memory and cores. Work of a step: 2 m k n for "
+        "each matrix product, forward and backward, without the gradient for the first layer's "
+        "input, which nobody asks for; 28 bytes a parameter for Adam, and the batch. The limit is "
+        "the longer of both times; what stays in a cache may pass the second.\n\n"
+        + table([*headers, "best loop, µs", "of peak"], rows)
+    )
+
+
+def step_seconds(entry: Entry) -> float:
+    """Median seconds of one step."""
+    return median(entry["seconds"]) / entry["steps"]
+
+
+def _sweeps(suite: Suite) -> str:
+    rows = []
+    for key in dict.fromkeys((e["sweep"], e["value"], e["mode"]) for e in suite.sweeps):
+        entries = [e for e in suite.sweeps if (e["sweep"], e["value"], e["mode"]) == key]
+        speeds = [
+            _pick(entries, side, False, lambda e: f"{e['samples_per_second']:,.0f}")
+            for side in ("fit", "loop")
+        ]
+        name, value, mode = key
+        rows.append(
+            [f"{name} {value:,}, {mode}", *speeds, _ratio(Ratio(*entries[0]["ratios"][""]))]
+        )
+    return table(["", "fit", "loop", "ratio"], rows)
+
+
+def _peers(suite: Suite) -> str:
+    parts = [
+        "The same first weights and batches; the loss of every batch of the first epoch is within "
+        "1e-5 of Keras's, or there is no figure (`apart`: the largest relative distance). Samples "
+        "a second, in turns with each other; the last column is the time of a step as a multiple "
+        "of the fastest loop's.",
+        _circumstances(suite.peers or {}).replace("`make bench`", "`make bench-peers`"),
+    ]
+    for model in dict.fromkeys(entry["model"] for entry in suite.rivals):
+        entries = [entry for entry in suite.rivals if entry["model"] == model]
+        best = min(median(e["seconds"]) for e in entries if e["name"].startswith("loop"))
+        entries.sort(key=lambda entry: median(entry["seconds"]))
+        rows = [
+            [
+                entry["name"],
+                f"{entry['samples_per_second']:,.0f}",
+                f"{entry['apart']:.0e}",
+                f"{median(entry['seconds']) / best:.2f}",
+            ]
+            for entry in entries
+        ]
+        rows += [[name, "refused", "", ""] for name in entries[0]["refused"]]
+        parts.append(table([model, "samples/s", "apart", "time / best loop"], rows))
+    return "\n\n".join(parts)

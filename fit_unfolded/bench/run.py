@@ -1,0 +1,98 @@
+"""`fit-unfolded bench`: the whole suite by pytest, or the main ratios at once."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import TimeRemainingColumn
+
+from fit_unfolded import results
+from fit_unfolded.bench import cases
+from fit_unfolded.bench.environment import environment, machine_name
+from fit_unfolded.bench.record import record
+from fit_unfolded.bench.report import BENCH, PEERS, write_report
+from fit_unfolded.errors import InputError
+from fit_unfolded.files import replacing
+from fit_unfolded.measure import LossesDiffer, Ratio
+from fit_unfolded.progress import progress_bars
+from fit_unfolded.report import plain_table
+
+SUITE = Path(__file__).parents[2] / "benchmarks"
+QUICK_SECONDS = 6.0  # a case, besides its preparation
+
+
+def default_directory() -> Path:
+    """`benchmarks/results/<machine>` of the checkout.
+
+    Raises:
+        InputError: where the package was installed without it.
+    """
+    if not (SUITE / "pytest.ini").exists():
+        raise InputError(
+            "bench: the suite lies in the folder benchmarks/ of a checkout, which is not here; "
+            "take --quick."
+        )
+    return SUITE / "results" / machine_name()
+
+
+def suite(directory: Path, peers: bool) -> bool:
+    """Runs the suite, writes its JSON and the report; whether no figure was refused.
+
+    Args:
+        directory: where `bench.json` or, with `peers`, `peers.json` goes, and `report.md`.
+    """
+    default_directory()
+    directory = directory.resolve()
+    selected = ["test_peers.py"] if peers else ["--ignore=test_peers.py", "."]
+    with replacing(directory / (PEERS if peers else BENCH)) as partial:
+        command = [sys.executable, "-m", "pytest", "-c", "pytest.ini", *selected]
+        done = subprocess.run([*command, f"--benchmark-json={partial}"], cwd=SUITE, check=False)
+        if done.returncode not in (0, 1) or not partial.exists():
+            raise InputError(f"bench: pytest ended with {done.returncode}; nothing was written.")
+    if (directory / BENCH).exists():
+        print(f"Written: {write_report(directory)}")
+    return done.returncode == 0
+
+
+def quick(directory: Path, chosen: list[cases.Case] | None = None) -> bool:
+    """Measures the main ratios, prints them and writes `quick.json`; whether none was refused.
+
+    Args:
+        chosen: instead of `cases.quick_cases()`.
+    """
+    chosen = cases.quick_cases() if chosen is None else chosen
+    records, refused, rows = [], [], []
+    with progress_bars(TimeRemainingColumn()) as bars:
+        task = bars.add_task("bench", total=len(chosen), note="")
+        for case in chosen:
+            bars.update(task, note=str(case))
+            try:
+                result = cases.run(case, QUICK_SECONDS, at_least=3, first_steps=0)
+            except LossesDiffer as refusal:
+                refused.append({"case": str(case), "why": str(refusal)})
+            else:
+                records += [record(result, variant) for variant in case.variants]
+                rows += _rows(result)
+            bars.advance(task)
+    console = Console()
+    console.print(plain_table(["", "fit", "loop", "loop / fit", "95 % interval"], rows))
+    for entry in refused:
+        console.print(f"{entry['case']}: refused, {entry['why']}.", highlight=False)
+    figures = {"environment": environment(), "cases": records, "refused": refused}
+    results.write_json(directory / "quick.json", figures)
+    console.print(f"Samples/s. Written: {directory}/quick.json", markup=False, highlight=False)
+    return not refused
+
+
+def _rows(result: cases.Result) -> list[list[str]]:
+    rows = []
+    timings = result.measurement.timings
+    for xla in result.case.xla:
+        ratio = Ratio(*result.ratios["XLA" if xla else ""])
+        names = [str(cases.Variant(side, xla)) for side in cases.TRAINERS]
+        speeds = [f"{timings[name].samples_per_second:,.0f}" for name in names]
+        interval = f"{ratio.low:.2f} to {ratio.high:.2f}{' unstable' * ratio.unstable}"
+        label = f"{result.case}{' XLA' * xla}"
+        rows.append([label, *speeds, f"{ratio.value:.2f}", interval])
+    return rows
