@@ -27,6 +27,18 @@ class Clock:
 
 
 CLOCK = Clock()
+REFUSED: dict[str, str] = {}
+
+
+@pytest.fixture
+def refuse():
+    """Fails, and notes for the report which figure was refused, and why."""
+
+    def refused(figure, why):
+        REFUSED[figure] = why
+        pytest.fail(f"refused: {why}")
+
+    return refused
 
 
 @pytest.fixture
@@ -49,5 +61,10 @@ def pytest_collection_modifyitems(items):
 
 
 def pytest_benchmark_update_machine_info(machine_info):
-    machine_info.pop("node", None)  # a report is about the machine's kind, not about whose it is
+    for name in ("node", "release"):  # the report is about a kind of machine, not about one
+        machine_info.pop(name, None)
     machine_info.update(environment())
+
+
+def pytest_benchmark_update_json(output_json):
+    output_json["refused"] = REFUSED

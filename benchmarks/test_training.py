@@ -9,7 +9,7 @@ from fit_unfolded.bench.limit import work
 from fit_unfolded.bench.record import record
 from fit_unfolded.measure import LossesDiffer
 
-SECONDS = 8.0  # a case
+SECONDS = 6.0  # a case
 SWEEP_SECONDS = 2.0  # a point
 
 
@@ -31,10 +31,10 @@ def variants(cases):
 
 
 @pytest.mark.parametrize(("case", "variant"), variants(all_cases()))
-def test_training(enter, case, variant):
+def test_training(enter, refuse, case, variant):
     result = measured(case, seconds=SECONDS)
     if isinstance(result, LossesDiffer):
-        pytest.fail(f"refused: {result}")
+        refuse(str(case), str(result))
     seconds = result.measurement.timings[str(variant)].seconds
     enter(seconds, str(case), **record(result, variant), work=work(case.model)._asdict())
 
@@ -48,10 +48,10 @@ POINTS = [
 
 
 @pytest.mark.parametrize(("sweep", "value", "case", "variant"), POINTS)
-def test_sweep(enter, sweep, value, case, variant):
+def test_sweep(enter, refuse, sweep, value, case, variant):
     result = measured(case, seconds=SWEEP_SECONDS, at_least=3, first_steps=0)
     if isinstance(result, LossesDiffer):
-        pytest.fail(f"refused: {result}")
+        refuse(f"{sweep} {value}, {case.mode}", str(result))
     seconds = result.measurement.timings[str(variant)].seconds
     group = f"{sweep} {value} {case.mode}"
     enter(seconds, group, **record(result, variant), sweep=sweep, value=value)

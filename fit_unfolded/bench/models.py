@@ -115,7 +115,7 @@ MODELS = {
         Model("chapter", "128-64-3", chapter.build, (128,), 3, 16, 4096),
         Model("mlp", "784-512-10", mlp, (784,), 10, 128, 8192),
         Model("cnn", "two convolutions, 28x28", cnn, (28, 28, 1), 10, 128, 1024),
-        Model("transformer", "encoder, 2 x 64", transformer, (32,), 4, 32, 1024, vocabulary=1000),
+        Model("transformer", "encoder, 2 x 64", transformer, (32,), 4, 32, 512, vocabulary=1000),
     )
 }
 

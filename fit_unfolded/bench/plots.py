@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from fit_unfolded.bench.limit import Limits, Work
 from fit_unfolded.plot import STYLES
@@ -39,8 +39,11 @@ def ratios(path: Path, cases: list[list[Entry]]) -> None:
     axes.set_yticks(range(len(rows)), labels, fontsize=8)
     axes.invert_yaxis()
     axes.axvline(1, color="#888888", linewidth=0.8, linestyle=":")
+    axes.set_xlim(
+        min(0.8, min(low for *_, (_, low, _) in rows) * 0.9),
+        max(high for *_, (_, _, high) in rows) * 1.4,
+    )
     _log(axes, "x")
-    axes.margins(x=0.12)
     axes.set_xlabel("samples a second, loop / fit (95 % interval)", fontsize=9)
     _save(figure, path)
 
@@ -81,7 +84,7 @@ def limit(path: Path, entries: list[Entry], limits: Limits) -> None:
     """Time of a step: the best of each side and peer, and the limit of the machine."""
     entries = [entry for entry in entries if entry.get("policy", "float32") == "float32"]
     names = list(dict.fromkeys(entry["model"] for entry in entries))
-    figure = Figure(figsize=(1.0 + 2.0 * len(names), 2.6), layout="constrained")
+    figure = Figure(figsize=(1.0 + 2.0 * len(names), 2.8), layout="constrained")
     for place, name in enumerate(names):
         axes = figure.add_subplot(1, len(names), place + 1)
         own = [entry for entry in entries if entry["model"] == name]
@@ -92,13 +95,18 @@ def limit(path: Path, entries: list[Entry], limits: Limits) -> None:
             microseconds = median(entry["seconds"]) / entry["steps"] * 1e6
             times[kind] = min(times.get(kind, np.inf), microseconds)
         order = sorted(times, key=lambda kind: -times[kind])
-        colors = [COLORS.get(kind, "#bdbdbd") for kind in order]
-        axes.barh(order, [times[kind] for kind in order], color=colors, height=0.6)
         least = Work(**own[0]["work"]).seconds(limits) * 1e6
         axes.axvline(least, color="#cb181d", linewidth=1.2, linestyle="--")
-        axes.set_xlim(least / 2, max(times.values()) * 2)
+        for kind in order:
+            axes.plot(times[kind], kind, "o", color=COLORS.get(kind, "#888888"), markersize=7)
+        axes.grid(axis="y", color="#dddddd", linewidth=0.8)
+        axes.set_axisbelow(True)
+        axes.set_ylim(-0.6, len(order) - 0.4)
+        ends = [least, *times.values()]
+        axes.set_xlim(min(ends) / 1.6, max(ends) * 1.6)
         axes.set_title(f"{name}\nlimit {least:,.0f} µs", fontsize=9)
         _log(axes, "x")
+        axes.tick_params(axis="x", labelrotation=45)
         axes.set_xlabel("µs a step", fontsize=8)
     _save(figure, path)
 
@@ -149,9 +157,11 @@ def sweeps(path: Path, entries: list[Entry]) -> None:
 
 
 def _log(axes: Axes, which: str) -> None:
-    """A logarithmic axis with plain numbers."""
+    """A logarithmic axis with plain numbers; call it when all is drawn."""
     axis = axes.xaxis if which == "x" else axes.yaxis
     (axes.set_xscale if which == "x" else axes.set_yscale)("log")
+    low, high = axes.get_xlim() if which == "x" else axes.get_ylim()
+    axis.set_major_locator(LogLocator(subs=(1.0,) if high > 300 * low else (1.0, 2.0, 5.0)))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.12g}"))
     axis.set_minor_formatter(NullFormatter())
 

@@ -4,7 +4,7 @@ import json
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from statistics import median
+from statistics import median, quantiles
 from typing import Any
 
 from fit_unfolded.bench import plots
@@ -130,6 +130,7 @@ def text(suite: Suite) -> str:
         "![Ratios with their intervals](ratios.png)",
         _throughput(suite),
         "![From eager to XLA, a rung at a time](ladder.png)",
+        _steps(suite),
         "## Time to the first step, peak memory, traces",
         _first_steps(suite),
         _memory(suite),
@@ -144,6 +145,9 @@ def text(suite: Suite) -> str:
     ]
     if suite.rivals:
         parts += ["## Peers", _peers(suite)]
+    refused = suite.bench["refused"] | (suite.peers["refused"] if suite.peers else {})
+    if refused:
+        parts += ["## Refused", "\n".join(f"- {name}: {why}" for name, why in refused.items())]
     return "\n\n".join([*parts, HOW])
 
 
@@ -176,6 +180,24 @@ def _throughput(suite: Suite) -> str:
             row.append(_ratio(ratios.get("XLA" if xla else "")))
         rows.append([*row, _ratio(ratios.get("best"))])
     headers = ["", "fit", "loop", "ratio", "fit XLA", "loop XLA", "ratio XLA", "ratio, best"]
+    return table(headers, rows)
+
+
+def _steps(suite: Suite) -> str:
+    def show(entry: Entry) -> str:
+        quartiles = quantiles([s / entry["steps"] * 1e6 for s in entry["seconds"]], n=4)
+        lower, middle, upper = (f"{value:,.0f}" for value in quartiles)
+        return f"{middle} ({lower} to {upper})"
+
+    rows = [
+        [
+            _title(entries[0]),
+            *(_pick(entries, side, xla, show) for xla in (False, True) for side in ("fit", "loop")),
+            str(len(entries[0]["seconds"])),
+        ]
+        for entries in suite.cases()
+    ]
+    headers = ["a step, µs (quartiles)", "fit", "loop", "fit XLA", "loop XLA", "epochs timed"]
     return table(headers, rows)
 
 
@@ -297,6 +319,5 @@ def _peers(suite: Suite) -> str:
             ]
             for entry in entries
         ]
-        rows += [[name, "refused", "", ""] for name in entries[0]["refused"]]
         parts.append(table([model, "samples/s", "apart", "time / best loop"], rows))
     return "\n\n".join(parts)
