@@ -1,7 +1,10 @@
 """What all benchmarks share: the clock, the environment in every record."""
 
+import os
+
 from fit_unfolded.quiet import import_tensorflow
 
+LOAD = os.getloadavg()[0]  # of the last minute, before anything was run
 import_tensorflow()
 
 import pytest  # noqa: E402
@@ -63,7 +66,7 @@ def pytest_collection_modifyitems(items):
 def pytest_benchmark_update_machine_info(machine_info):
     for name in ("node", "release"):  # the report is about a kind of machine, not about one
         machine_info.pop(name, None)
-    machine_info.update(environment())
+    machine_info.update(environment(), load_before=LOAD)
 
 
 def pytest_benchmark_update_json(output_json):

@@ -185,7 +185,7 @@ def test_the_report_shows_what_was_measured(quick, tmp_path):
         ),
     ]  # fmt: skip
     file = {
-        "machine_info": figures["environment"],
+        "machine_info": figures["environment"] | {"load_before": 0.25},
         "datetime": "2030-01-02T03:04:05",
         "refused": {"mlp step": "epoch 0, batch 1: loss 1.0 on fit, 2.0 on loop"},
         "benchmarks": [{"extra_info": entry} | seconds for entry in extra],
@@ -195,6 +195,7 @@ def test_the_report_shows_what_was_measured(quick, tmp_path):
     value, low, high = records[0]["ratios"][""]
     assert f"**{value:.2f}** ({low:.2f} to {high:.2f})" in page
     assert "| chapter, block | 200 | 100 | 0.500 | 199 | 99 | 3 | 3 |" in page
+    assert "load average before: 0.25" in page
     assert "- mlp step: epoch 0, batch 1: loss 1.0 on fit, 2.0 on loop" in page
     assert "| chapter, block | 1.50 | 1.50 | 1.00 |" in page
     assert f"| {0.5 / 4 * 1e6:,.0f} |" in page

@@ -20,6 +20,7 @@ import keras
 import numpy as np
 
 from fit_unfolded.bench.cases import SEED, Case, Variant, batch_losses, on_gpu
+from fit_unfolded.bench.environment import cores
 from fit_unfolded.bench.models import Model
 from fit_unfolded.measure import LossesDiffer, Measurement, Turn, in_turns, summarize, turns_of
 
@@ -88,8 +89,18 @@ def _Permute(*axes: int) -> Any:
     return Permute()
 
 
-def torch_peer(compiled: bool, channels_last: bool, fused: bool) -> Callable[..., Epoch]:
-    """A plain PyTorch loop, eager or with model and loss under `torch.compile`."""
+def torch_peer(
+    compiled: bool = False,
+    channels_last: bool = False,
+    fused: bool = True,
+    threads: int | None = None,
+) -> Callable[..., Epoch]:
+    """A plain PyTorch loop, eager or with model and loss under `torch.compile`.
+
+    Args:
+        fused: Adam in one kernel.
+        threads: of one operation; None for one on each core.
+    """
 
     def make(
         name: str, weights: list[np.ndarray], x: np.ndarray, y: np.ndarray, order: np.ndarray
@@ -113,7 +124,10 @@ def torch_peer(compiled: bool, channels_last: bool, fused: bool) -> Callable[...
         if compiled:
             objective = torch.compile(objective, dynamic=False)
 
+        count = threads or cores()
+
         def epoch():
+            torch.set_num_threads(count)
             losses = []
             for indices in batches:
                 optimizer.zero_grad(set_to_none=True)
@@ -206,22 +220,23 @@ def jax_peer(scan: bool) -> Callable[..., Epoch]:
 
 
 def torch_peers(name: str) -> dict[str, Callable[..., Epoch]]:
-    """The ways to run it that could be the fastest."""
+    """The ways to run it that could be the fastest; small steps do best on one thread."""
     peers = {
-        "PyTorch eager": torch_peer(compiled=False, channels_last=False, fused=False),
-        "PyTorch eager, fused Adam": torch_peer(compiled=False, channels_last=False, fused=True),
-        "PyTorch compiled, fused Adam": torch_peer(compiled=True, channels_last=False, fused=True),
+        "PyTorch eager": torch_peer(fused=False),
+        "PyTorch eager, fused Adam": torch_peer(),
+        "PyTorch compiled, fused Adam": torch_peer(compiled=True),
     }
-    if name == "cnn":
-        peers |= {
-            "PyTorch channels_last, fused Adam": torch_peer(
-                compiled=False, channels_last=True, fused=True
-            ),
-            "PyTorch compiled, channels_last, fused Adam": torch_peer(
-                compiled=True, channels_last=True, fused=True
-            ),
+    if name != "cnn":
+        return peers | {
+            "PyTorch eager, fused Adam, 1 thread": torch_peer(threads=1),
+            "PyTorch compiled, fused Adam, 1 thread": torch_peer(compiled=True, threads=1),
         }
-    return peers
+    return peers | {
+        "PyTorch channels_last, fused Adam": torch_peer(channels_last=True),
+        "PyTorch compiled, channels_last, fused Adam": torch_peer(
+            compiled=True, channels_last=True
+        ),
+    }
 
 
 def jax_peers() -> dict[str, Callable[..., Epoch]]:

@@ -7,10 +7,12 @@ from pathlib import Path
 from statistics import median, quantiles
 from typing import Any
 
+import numpy as np
+
 from fit_unfolded.bench import plots
 from fit_unfolded.bench.limit import Limits, Work
 from fit_unfolded.files import replacing
-from fit_unfolded.measure import Ratio
+from fit_unfolded.measure import Ratio, bootstrap
 
 BENCH, PEERS = "bench.json", "peers.json"
 Entry = dict[str, Any]
@@ -127,6 +129,7 @@ def text(suite: Suite) -> str:
         "## How many times as fast the loop is",
         "Samples a second, and the ratio loop / fit with its 95 % interval. `best`: each side with "
         "or without XLA, whichever is faster, in the same turns.",
+        _stability(suite),
         "![Ratios with their intervals](ratios.png)",
         _throughput(suite),
         "![From eager to XLA, a rung at a time](ladder.png)",
@@ -159,7 +162,8 @@ def _circumstances(file: dict[str, Any]) -> str:
     gpus = ", ".join(machine["gpus"]) or "no GPU"
     return (
         f"Measured {file['datetime'][:10]} by `make bench`: {packages}, Python "
-        f"{machine['python']} on {machine['system']}; {gpus}; threads: {threads}; flags: {flags}."
+        f"{machine['python']} on {machine['system']}; {gpus}; threads: {threads}; flags: {flags}; "
+        f"load average before: {machine['load_before']:.2f}."
     )
 
 
@@ -167,6 +171,14 @@ def table(headers: list[str], rows: list[list[str]]) -> str:
     """A Markdown table, the first column to the left, figures to the right."""
     rule = [":--", *["--:"] * (len(headers) - 1)]
     return "\n".join(f"| {' | '.join(row)} |" for row in [headers, rule, *rows])
+
+
+def _stability(suite: Suite) -> str:
+    ratios = [Ratio(*v) for entries in suite.cases() for v in entries[0]["ratios"].values()]
+    unstable = sum(ratio.unstable for ratio in ratios)
+    if not unstable:
+        return f"All {len(ratios)} ratios are stable: no interval reaches farther than 10 %."
+    return f"Warning: {unstable} of {len(ratios)} ratios are unstable; the machine was restless."
 
 
 def _throughput(suite: Suite) -> str:
@@ -303,8 +315,9 @@ def _peers(suite: Suite) -> str:
         "The same first weights and batches; the loss of every batch of the first epoch is within "
         "1e-5 of Keras's, or there is no figure (`apart`: the largest relative distance). Samples "
         "a second, in turns with each other; the last column is the time of a step as a multiple "
-        "of the fastest loop's.",
+        "of the fastest loop's. First: how many times as fast the best loop is as each's best.",
         _circumstances(suite.peers or {}).replace("`make bench`", "`make bench-peers`"),
+        _best_loop(suite),
     ]
     for model in dict.fromkeys(entry["model"] for entry in suite.rivals):
         entries = [entry for entry in suite.rivals if entry["model"] == model]
@@ -321,3 +334,26 @@ def _peers(suite: Suite) -> str:
         ]
         parts.append(table([model, "samples/s", "apart", "time / best loop"], rows))
     return "\n\n".join(parts)
+
+
+def _best_loop(suite: Suite) -> str:
+    rivals = ("fit", "PyTorch", "JAX jitted step", "JAX lax.scan")
+    rows = []
+    for model in dict.fromkeys(entry["model"] for entry in suite.rivals):
+        entries = [entry for entry in suite.rivals if entry["model"] == model]
+        times = {family: _best(entries, family) for family in ("loop", *rivals)}
+        ratios = [
+            _ratio(bootstrap(times[family], times["loop"])) if times[family].size else "refused"
+            for family in rivals
+        ]
+        rows.append([model, *ratios])
+    return table(["best loop against", *rivals], rows)
+
+
+def _best(entries: list[Entry], family: str) -> np.ndarray:
+    """Seconds `[turns, epochs]` of the fastest entry whose name begins so; empty if none does."""
+    found = [entry for entry in entries if entry["name"].startswith(family)]
+    if not found:
+        return np.empty([0, 0])
+    fastest = min(found, key=lambda entry: median(entry["seconds"]))
+    return np.reshape(fastest["seconds"], [fastest["turns"], -1])
