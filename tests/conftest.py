@@ -1,5 +1,8 @@
 """What all tests share: TensorFlow imported quietly, and Hypothesis without a clock."""
 
+import gc
+
+import pytest
 from hypothesis import HealthCheck, settings
 
 from fit_unfolded.quiet import import_tensorflow
@@ -15,3 +18,15 @@ settings.load_profile("tests")
 
 def pytest_configure(config):
     config.addinivalue_line("markers", "covers(*topics, promise): a row of docs/coverage.md")
+
+
+@pytest.fixture(autouse=True)
+def forget():
+    """Put away what the test leaves behind.
+
+    Keras and TensorFlow keep some thousand objects of every training for good. The collection in
+    `keras.backend.clear_session` would look at all of them again, and take longer test by test.
+    """
+    yield
+    gc.collect()
+    gc.freeze()
