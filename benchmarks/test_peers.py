@@ -12,7 +12,7 @@ from fit_unfolded.bench.limit import work
 from fit_unfolded.bench.models import MODELS
 from fit_unfolded.bench.peers import jax_peers, keras_names, run_peers, torch_peers
 
-SECONDS = 25.0  # a model
+SECONDS = 15.0  # a model
 
 
 @functools.cache

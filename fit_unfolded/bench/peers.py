@@ -222,7 +222,6 @@ def jax_peer(scan: bool) -> Callable[..., Epoch]:
 def torch_peers(name: str) -> dict[str, Callable[..., Epoch]]:
     """The ways to run it that could be the fastest; small steps do best on one thread."""
     peers = {
-        "PyTorch eager": torch_peer(fused=False),
         "PyTorch eager, fused Adam": torch_peer(),
         "PyTorch compiled, fused Adam": torch_peer(compiled=True),
     }
@@ -232,10 +231,8 @@ def torch_peers(name: str) -> dict[str, Callable[..., Epoch]]:
             "PyTorch compiled, fused Adam, 1 thread": torch_peer(compiled=True, threads=1),
         }
     return peers | {
-        "PyTorch channels_last, fused Adam": torch_peer(channels_last=True),
-        "PyTorch compiled, channels_last, fused Adam": torch_peer(
-            compiled=True, channels_last=True
-        ),
+        "PyTorch eager, channels_last, Adam": torch_peer(channels_last=True, fused=False),
+        "PyTorch eager, channels_last, fused Adam": torch_peer(channels_last=True),
     }
 
 
