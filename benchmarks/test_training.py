@@ -9,8 +9,8 @@ from fit_unfolded.bench.limit import work
 from fit_unfolded.bench.record import record
 from fit_unfolded.measure import LossesDiffer
 
-SECONDS = 6.0  # a case
-SWEEP_SECONDS = 2.0  # a point
+SECONDS = 4.0  # a case
+SWEEP_SECONDS = 1.0  # a point
 
 
 @functools.cache

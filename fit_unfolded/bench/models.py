@@ -94,8 +94,8 @@ class Positions(keras.layers.Layer):
         return x + self.table
 
 
-def transformer(length: int = 32, width: int = 64, blocks: int = 2, heads: int = 4) -> Any:
-    """An encoder of two blocks over 32 tokens, 64 wide, 4 heads; 4 classes by the mean token."""
+def transformer(length: int = 32, width: int = 64, blocks: int = 1, heads: int = 4) -> Any:
+    """An encoder of one block over 32 tokens, 64 wide, 4 heads; 4 classes by the mean token."""
     layers = keras.layers
     tokens = layers.Input([length], dtype="int32")
     x = Positions()(layers.Embedding(1000, width)(tokens))
@@ -113,9 +113,9 @@ MODELS = {
     model.name: model
     for model in (
         Model("chapter", "128-64-3", chapter.build, (128,), 3, 16, 4096),
-        Model("mlp", "784-512-10", mlp, (784,), 10, 128, 8192),
+        Model("mlp", "784-512-10", mlp, (784,), 10, 128, 4096),
         Model("cnn", "two convolutions, 28x28", cnn, (28, 28, 1), 10, 128, 1024),
-        Model("transformer", "encoder, 2 x 64", transformer, (32,), 4, 32, 512, vocabulary=1000),
+        Model("transformer", "encoder, 64 wide", transformer, (32,), 4, 32, 512, vocabulary=1000),
     )
 }
 

@@ -141,8 +141,8 @@ def text(suite: Suite) -> str:
         _limit(suite),
         "![Time per step against the limit](limit.png)",
         "## Where fit's overhead stops mattering",
-        "The mlp, without XLA; batch size 128, width 512 and 8,192 samples where they do not vary "
-        "(2,048 samples where the width does, at most 32 batches where the batch size does).",
+        "The mlp, without XLA; batch size 128 and width 512 where they do not vary; 2,048 samples "
+        "where the width does, and where the batch size does, 32 batches, or 8,192 samples.",
         "![Sweeps over batch size, width and number of samples](sweeps.png)",
         _sweeps(suite),
     ]

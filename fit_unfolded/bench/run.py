@@ -19,7 +19,7 @@ from fit_unfolded.progress import progress_bars
 from fit_unfolded.report import plain_table
 
 SUITE = Path(__file__).parents[2] / "benchmarks"
-QUICK_SECONDS = 6.0  # a case, besides its preparation
+QUICK_SECONDS = 3.0  # a case, besides its preparation
 
 
 def default_directory() -> Path:
