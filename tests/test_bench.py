@@ -224,7 +224,7 @@ def logits_of(name):
     model = Case(MODELS[name], "step").build()
     x, _ = MODELS[name].cut(4).data()
     last = model.layers[-1]
-    before = keras.Model(model.inputs, last.input)(x)
+    before = keras.Model(model.inputs[0], last.input)(x)
     weights = [np.array(weight) for weight in model.get_weights()]
     return x, weights, np.array(before @ last.kernel + last.bias)
 
