@@ -10,7 +10,7 @@ export TF_CPP_MIN_LOG_LEVEL ?= 3
 
 PEERS := $(VENV)/.peers
 
-.PHONY: compare bench bench-peers test lint format clean
+.PHONY: compare bench bench-peers test fuzz lint format clean
 
 compare: $(STAMP)
 	$(BIN)/fit-unfolded compare
@@ -23,6 +23,10 @@ bench-peers: $(PEERS)
 
 test: lint
 	$(BIN)/python -m pytest -q
+
+# Random examples on both sides: make fuzz N=1000
+fuzz: $(STAMP)
+	$(BIN)/python tests/fuzz.py $(or $(N),100)
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -6,16 +6,19 @@ a model that it compiled itself and of no other. The loop uses nothing of what t
 
 Keras 3.15.1 forgets three things, mended here:
 
-1. `.h5`, reading: the optimizer is built for `model._trainable_variables`, which is empty in a
-   Sequential or functional model, so its state is dropped and `fit` raises "Unknown variable"
-   (`legacy/saving/legacy_h5_format.py`, `load_model_from_hdf5`). The state is therefore written
-   under another name, where Keras leaves it alone and `load_model` below finds it.
+1. `.h5`, reading (`legacy/saving/legacy_h5_format.py`, `load_model_from_hdf5`): the optimizer is
+   built for `model._trainable_variables`, which is empty in a Sequential or functional model, so
+   its state is dropped and `fit` raises "Unknown variable"; a metric `"mae"` comes back under
+   another name, a loss `"mse"` not at all; how a step is run is passed over. The state is therefore
+   written under another name, where Keras leaves it alone, and `load_model` below reads the
+   training configuration itself.
 2. `.h5`, writing: the optimizer is removed from the configuration in use, so that the next `.keras`
    file has none (`legacy/saving/saving_utils.py`, `model_metadata`). Hence a fresh `compile`.
 3. Both formats: the state of a `keras.random.SeedGenerator` is not written, so a Dropout that goes
    on training draws other masks than one that never stopped.
 """
 
+import json
 import os
 import pathlib
 import zipfile
@@ -87,45 +90,66 @@ def save(model, path):
         part.unlink(missing_ok=True)
 
 
-def load_model(path, **arguments):
-    """`keras.models.load_model`, and the state that it leaves behind put back.
+def load_model(path, custom_objects=None, compile=True, **arguments):
+    """`keras.models.load_model`, and what it leaves behind put back.
 
     Args:
         path: a `.h5` or `.keras` file, written by `save` above or by Keras.
-        **arguments: those of `keras.models.load_model`.
+        custom_objects: dict: name -> class or function of one's own.
+        compile: whether the model shall be compiled as it was saved.
+        **arguments: further ones of `keras.models.load_model`.
 
     Returns:
-        keras.Model: compiled as it was saved; training goes on from it as if it had not stopped.
-        (A file written by Keras alone has no seeds: after it, Dropout draws other masks.)
+        keras.Model: training goes on from it as if it had not stopped. (A file written by Keras
+        alone has no seeds: after it, Dropout draws other masks.)
     """
-    model = keras.models.load_model(path, **arguments)
     path = pathlib.Path(path)
-    optimizer_state, seeds = _read_h5(path) if path.suffix == ".h5" else ([], _read_seeds(path))
-    if optimizer_state and model.compiled:
-        optimizer = model.optimizer
-        if optimizer.built:  # by Keras, for no variables: see 1. above
-            optimizer = type(optimizer).from_config(optimizer.get_config())
-            register_training_config(model, **{**training_config(model), "optimizer": optimizer})
-        optimizer.build(model.trainable_variables)
-        for variable, value in zip(optimizer.variables, optimizer_state, strict=True):
-            variable.assign(value)
+    if path.suffix == ".h5":
+        model = keras.models.load_model(path, custom_objects, compile=False, **arguments)
+        with h5py.File(path) as file:
+            seeds = list(file.get(SEED_STATE, ()))
+            if compile and "training_config" in file.attrs:
+                with keras.saving.CustomObjectScope(custom_objects or {}):
+                    _compile_from_h5(model, file, custom_objects or {})
+    else:
+        model = keras.models.load_model(path, custom_objects, compile=compile, **arguments)
+        seeds = _read_seeds(path)
     if seeds:
         for variable, value in zip(seed_states(model), seeds, strict=True):
             variable.assign(value)
     return model
 
 
+def _compile_from_h5(model, file, custom_objects):
+    """Compile `model` with the configuration in an open `.h5` file, and fill its optimizer."""
+
+    def restored(entry, get):
+        """A name stays a name, a configuration becomes the object that it is of."""
+        if isinstance(entry, dict) and "class_name" in entry:
+            return get(entry)
+        if isinstance(entry, dict):
+            return {key: restored(value, get) for key, value in entry.items()}
+        if isinstance(entry, list):
+            return [restored(value, get) for value in entry]
+        return custom_objects.get(entry, entry) if isinstance(entry, str) else entry
+
+    config = json.loads(file.attrs["training_config"])
+    config["optimizer"] = keras.optimizers.deserialize(config.pop("optimizer_config"))
+    config["loss"] = restored(config["loss"], keras.losses.get)
+    for name in ("metrics", "weighted_metrics"):
+        config[name] = restored(config[name], keras.metrics.get)
+    model.compile(**config)
+    group = file.get(OPTIMIZER_STATE, file.get("optimizer_weights"))
+    if group is not None:
+        model.optimizer.build(model.trainable_variables)
+        names = group.attrs["weight_names"]
+        for variable, name in zip(model.optimizer.variables, names, strict=True):
+            variable.assign(group[name][()])
+
+
 def seed_states(model):
     """The counters of the model's seed generators, in the order of its layers."""
     return [v for v in model.variables if v.name == "seed_generator_state"]
-
-
-def _read_h5(path):
-    with h5py.File(path) as file:
-        group = file.get(OPTIMIZER_STATE, file.get("optimizer_weights"))
-        names = [] if group is None else group.attrs["weight_names"]
-        seeds = file.get(SEED_STATE, ())
-        return [group[name][()] for name in names], list(seeds)
 
 
 def _read_seeds(path):

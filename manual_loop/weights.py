@@ -44,13 +44,17 @@ def weigh_classes_in_graph(class_weight):
         check_class_weight(y, sample_weight)
         if y.shape.rank < 2:
             numbers = tf.cast(tf.round(y), tf.int32)
+        elif y.shape[-1] is None:
+            numbers = tf.cond(tf.shape(y)[-1] > 1, lambda: of_one_hot(y), lambda: of_column(y))
         else:
-            numbers = tf.cond(
-                tf.shape(y)[-1] > 1,
-                lambda: tf.argmax(y, -1, output_type=tf.int32),
-                lambda: tf.cast(tf.round(tf.squeeze(y, -1)), tf.int32),
-            )
+            numbers = of_one_hot(y) if y.shape[-1] > 1 else of_column(y)
         return x, y, tf.gather(table, numbers)
+
+    def of_one_hot(y):
+        return tf.argmax(y, -1, output_type=tf.int32)
+
+    def of_column(y):
+        return tf.cast(tf.round(tf.squeeze(y, -1)), tf.int32)
 
     return add_weights
 

@@ -1,7 +1,10 @@
 """Tiny models and data that many tests train."""
 
+import contextlib
+
 import keras
 import numpy as np
+import tensorflow as tf
 
 layers = keras.layers
 random = np.random.default_rng(0)
@@ -112,3 +115,93 @@ def two_named():
 def compile_with(**arguments):
     """The usual `compile` arguments with some replaced, for the quickest model."""
     return lambda: {"optimizer": "adam", "loss": SPARSE, "metrics": ["acc"], **arguments}
+
+
+class Stack(keras.Model):
+    """A subclassed model of layers in a row; its `call` names `training`."""
+
+    def __init__(self, stack):
+        super().__init__()
+        self.stack = stack
+
+    def call(self, x, training=False):
+        for layer in self.stack:
+            takes = "training" in layer.call_signature_parameters
+            x = layer(x, training=training) if takes else layer(x)
+        return x
+
+
+class Stop(keras.callbacks.Callback):
+    """Stops the training at the end of a batch."""
+
+    def __init__(self, batch):
+        super().__init__()
+        self.batch = batch
+
+    def on_train_batch_end(self, batch, logs=None):
+        if batch >= self.batch:
+            self.model.stop_training = True
+
+
+@contextlib.contextmanager
+def policy(name):
+    """A dtype policy for the models built meanwhile."""
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(name)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)
+
+
+def rows(structure, part):
+    """A slice of every array in a structure."""
+    return keras.tree.map_structure(lambda array: array[part], structure)
+
+
+def batch_slices(batch=8):
+    return [slice(start, start + batch) for start in range(0, SAMPLES, batch)]
+
+
+class Batches(keras.utils.PyDataset):
+    """`x` and `y` in batches of 8."""
+
+    def __init__(self, x, y, **arguments):
+        super().__init__(**arguments)
+        self.batches = [(rows(x, part), rows(y, part)) for part in batch_slices()]
+
+    def __len__(self):
+        return len(self.batches)
+
+    def __getitem__(self, index):
+        return self.batches[index]
+
+
+def as_arrays(x, y):
+    return {"x": x, "y": y}
+
+
+def as_tensors(x, y):
+    return {"x": tf.constant(x), "y": keras.tree.map_structure(tf.constant, y)}
+
+
+def as_dataset(x, y):
+    y = tuple(y) if isinstance(y, list) else y
+    return {"x": tf.data.Dataset.from_tensor_slices((x, y)).batch(8)}
+
+
+def as_unknown(x, y):
+    return {"x": as_dataset(x, y)["x"].filter(lambda *batch: True)}
+
+
+def as_generator(x, y):
+    return {"x": ((rows(x, part), rows(y, part)) for part in batch_slices())}
+
+
+def as_pydataset(x, y):
+    return {"x": Batches(x, y)}
+
+
+def whole(data):
+    """As `validation_data` takes it: a tuple, or what holds the batches."""
+    return (data["x"], data["y"]) if "y" in data else data["x"]

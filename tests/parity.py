@@ -33,8 +33,15 @@ def observe(side, script, *args, seed=0, **kwargs):
     Returns:
         dict: see `watch`.
     """
-    keras.backend.clear_session()
+    new_session()
     return watch(script, TRAINERS[side], *args, seed=seed, **kwargs)
+
+
+def new_session():
+    """Names count from 1 again; the dtype policy, which Keras forgets too, stays."""
+    policy = keras.config.dtype_policy()
+    keras.backend.clear_session()
+    keras.config.set_dtype_policy(policy)
 
 
 def watch(script, *args, seed=0, **kwargs):
@@ -137,7 +144,7 @@ class Pair:
     def __init__(self, build, compile):
         self.trainers = []
         for Trainer in TRAINERS.values():
-            keras.backend.clear_session()
+            new_session()
             keras.utils.set_random_seed(0)
             trainer = Trainer(build())
             trainer.compile(**compile())

@@ -226,7 +226,10 @@ def raised(Trainer, build, compile, call, arguments):
     return error, not same
 
 
-@covers("errors: the same type, as early, and the argument named")
+@covers(
+    "errors: wrong values, shapes, structures and types",
+    promise="the type that fit raises, as early",
+)
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(("says", "build", "compile", "call", "arguments"), COMPILE + FIT + OTHERS)
 def test_a_wrong_call(says, build, compile, call, arguments):
@@ -238,6 +241,7 @@ def test_a_wrong_call(says, build, compile, call, arguments):
     assert re.search(says, str(ours), re.DOTALL), str(ours)
 
 
+@covers("errors: no data at all", promise="ValueError; fit stumbles over a KeyError")
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(
     ("call", "arguments", "theirs", "ours"),
@@ -255,7 +259,7 @@ def test_where_fit_stumbles_the_loop_says_what_is_wrong(call, arguments, theirs,
     assert [type(error) for error in errors] == [theirs, ours]
 
 
-@covers("errors: validation_split outside [0, 1)")
+@covers("errors: `validation_split` outside [0, 1)", promise="ValueError; fit slices with it")
 @pytest.mark.parametrize("split", [1.5, -0.1])
 def test_a_validation_split_outside_its_range(split):
     """fit slices with it all the same: 1.5 of 22 samples trains on the first 11."""
@@ -279,7 +283,7 @@ OVERRIDES = (
 )
 
 
-@covers("model: overrides a step of fit (refused)")
+@covers("errors: a model that overrides a step of fit", promise="ValueError that names it")
 @pytest.mark.parametrize("name", OVERRIDES)
 @pytest.mark.parametrize("on_the_object", [False, True])
 def test_a_model_with_a_step_of_its_own_is_refused(name, on_the_object):

@@ -121,8 +121,7 @@ ONE_OUTPUT = [
 @pytest.mark.parametrize(("data", "arguments"), ONE_OUTPUT)
 def test_one_output(data, arguments):
     weight = {"sample_weight": X[:, 0] ** 2}
-    eager = {} if "metrics" in arguments else EAGER
-    compile = lambda: compile_with(**eager, **new(arguments))()  # noqa: E731
+    compile = lambda: compile_with(**EAGER, **new(arguments))()  # noqa: E731
     assert_parity(functional, compile, {**data, **weight}, **SHORT)
 
 
@@ -155,8 +154,7 @@ LISTED = [
 @pytest.mark.parametrize(("data", "arguments"), LISTED)
 def test_a_list_of_outputs(data, arguments):
     arguments = {"metrics": None, **arguments}
-    eager = {} if "metrics" in arguments["loss"] else EAGER
-    assert_parity(two_outputs, lambda: compile_with(**eager, **new(arguments))(), data, **SHORT)
+    assert_parity(two_outputs, lambda: compile_with(**EAGER, **new(arguments))(), data, **SHORT)
 
 
 NAMES = [
@@ -186,13 +184,12 @@ def test_a_dict_of_outputs(data, arguments):
 
 @covers("compile: loss", "compile: metrics")
 @pytest.mark.parametrize("block", [1, 2])
-def test_several_outputs_as_a_graph(block):
-    arguments = {
-        **NAMED,
-        "metrics": {"klass": ["acc"], "value": "mae"},
-        "steps_per_execution": block,
-    }
-    assert_parity(two_named, compile_with(**arguments), DICT, **SHORT)
+def test_nestings_as_a_graph(block):
+    how = {"metrics": None, "steps_per_execution": block}
+    named = {**how, **NAMED, "metrics": {"klass": ["acc"], "value": "mae"}}
+    assert_parity(two_named, compile_with(**named), DICT, **SHORT)
+    listed = {**how, **TWO, "loss_weights": [0.5, 2.0], "weighted_metrics": [["acc"], ["mae"]]}
+    assert_parity(two_outputs, compile_with(**listed), LIST, **SHORT)
 
 
 @covers("compile: optimizer")

@@ -9,7 +9,7 @@ import pytest
 import scipy.sparse
 import tensorflow as tf
 from cases import ONE_HOT, SIDE, SPARSE, VALUE, X, Y, compile_with, plain, two_named
-from parity import Pair, assert_parity, covers
+from parity import Pair, assert_parity, covers, fit
 
 BLOCKS = (1, 2)
 
@@ -19,9 +19,11 @@ def pair(request):
     return Pair(plain, compile_with(steps_per_execution=request.param))
 
 
-def kind(name, *data, test=None, **fit):
+def kind(name, *data, test=None, **arguments):
     """A case; data in functions, for what can be walked through only once."""
-    return pytest.param(*data, test, fit, id=name, marks=covers(f"data: {name.partition(',')[0]}"))
+    return pytest.param(
+        *data, test, arguments, id=name, marks=covers(f"data: {name.partition(',')[0]}")
+    )
 
 
 POSITIVE = np.where(X > 0, X, 0)
@@ -156,10 +158,12 @@ STREAMS = [
 ]
 
 
-@pytest.mark.parametrize(("data", "test", "fit"), ARRAYS + STREAMS)
-def test_each_kind_of_data(pair, data, test, fit):
+@covers("fit: x", "fit: y", "fit: validation_data")
+@pytest.mark.parametrize(("data", "test", "arguments"), ARRAYS + STREAMS)
+def test_each_kind_of_data(pair, data, test, arguments):
     batch = {"batch_size": 8} if isinstance(data, dict) else {}
-    pair.assert_parity(data, test, **{"epochs": 2, **batch, **fit})
+    how = {"script": fit} if test is None else {"test": test}
+    pair.assert_parity(data, **how, **{"epochs": 2, **batch, **arguments})
 
 
 @covers("data: NumPy arrays")

@@ -61,7 +61,7 @@ def test_xla_is_on_where_fit_has_it_on(how):
 
 
 @covers("model: convolutions, BatchNormalization, Dropout")
-@pytest.mark.parametrize("how", [{}, {"run_eagerly": True}, {"steps_per_execution": 2}], ids=str)
+@pytest.mark.parametrize("how", [{}, {"steps_per_execution": 2}], ids=str)
 def test_convolutions(how):
     assert_parity(cnn, compile_with(**how), {"x": IMAGES, "y": Y}, **SHORT)
 
@@ -73,7 +73,7 @@ def test_convolutions_with_xla():
 
 
 @covers("model: recurrent and masked layers")
-@pytest.mark.parametrize("how", [{}, {"run_eagerly": True}, {"steps_per_execution": 2}], ids=str)
+@pytest.mark.parametrize("how", [{}, {"run_eagerly": True}], ids=str)
 def test_recurrent_layers(how):
     assert_parity(rnn, compile_with(**how), {"x": SEQUENCES, "y": Y}, **SHORT)
 

@@ -5,7 +5,7 @@ import inspect
 import keras
 import numpy as np
 import pytest
-from cases import CLASSES, ONE_HOT, SHORT, SPARSE, X, Y, compile_with, mlp
+from cases import CLASSES, SHORT, SPARSE, X, Y, compile_with, mlp
 from parity import Pair, assert_parity, calls, covers, fit, use, values
 
 from fit_unfolded.record import Recorder
@@ -118,7 +118,7 @@ def test_a_second_fit_goes_on_where_the_first_stopped():
     assert seen["second"]["epochs"] == [2, 3]
 
 
-@covers("fit: callbacks")
+@covers("fit: callbacks", "callback: CallbackList")
 @pytest.mark.parametrize("kind", ["callback", "list", "tuple", "CallbackList", "None"])
 def test_callbacks_in_any_container(pair, kind):
     def script(trainer):
@@ -209,7 +209,7 @@ def test_predict_needs_no_compile():
     assert_parity(script=lambda Trainer: {"predict": Trainer(mlp()).predict(X, verbose=0)})
 
 
-@covers("fit: x", "fit: y")
+@covers("parameters, their order and their defaults", promise="those of `keras.Model`")
 @pytest.mark.parametrize("method", ["compile", "fit", "evaluate", "predict"])
 def test_parameters_order_and_defaults_are_those_of_keras(method):
     import keras_fit
@@ -221,13 +221,3 @@ def test_parameters_order_and_defaults_are_those_of_keras(method):
 
     assert parameters(manual_loop.Trainer) == parameters(keras.Model)
     assert parameters(keras_fit.Trainer) == parameters(keras.Model)
-
-
-@covers("fit: class_weight")
-@pytest.mark.parametrize(
-    "y", [Y[:, 0], Y.astype("float32"), ONE_HOT], ids=["[n]", "float", "one-hot"]
-)
-def test_class_weights_for_every_kind_of_label(y):
-    loss = "categorical_crossentropy" if y.shape[-1] == 3 else SPARSE
-    data = {"x": X, "y": y, "class_weight": {0: 2.0, 2: 0.5}}
-    assert_parity(mlp, compile_with(loss=loss, run_eagerly=True), data)

@@ -199,7 +199,15 @@ MODELS = [
 
 @pytest.mark.parametrize(("build", "data", "compile"), MODELS)
 def test_each_kind_of_model(build, data, compile):
-    assert_parity(build, compile_with(**compile), data, then=fit, **SHORT)
+    assert_parity(build, compile_with(run_eagerly=True, **compile), data, then=fit, **SHORT)
+
+
+@covers("model: layers with metrics and counters", "model: masks in the loss and the metrics")
+@pytest.mark.parametrize("block", [1, 2])
+def test_models_with_states_as_a_graph(block):
+    how = {"steps_per_execution": block}
+    assert_parity(nested, compile_with(**how), CLASSES, then=fit, **SHORT)
+    assert_parity(sequence_to_sequence, compile_with(**MSE, **how), STEPS, then=fit, **SHORT)
 
 
 @covers("model: stateful recurrent layers")
@@ -210,8 +218,8 @@ def test_a_state_that_goes_on_from_batch_to_batch():
 
 @covers("model: subclassed, `call(x)`", "model: subclassed, `call(x, training)`")
 @pytest.mark.parametrize("model", [Subclassed, WithTraining])
-@pytest.mark.parametrize("how", [{"run_eagerly": True}, {"steps_per_execution": 2}], ids=str)
-def test_subclassed_models_in_other_ways(model, how):
+@pytest.mark.parametrize("how", [{}, {"steps_per_execution": 2}], ids=str)
+def test_subclassed_models_as_a_graph(model, how):
     assert_parity(model, compile_with(**how), CLASSES, then=fit, **SHORT)
 
 

@@ -3,7 +3,19 @@
 import keras
 import numpy as np
 import pytest
-from cases import CLASSES, IMAGES, SPARSE, Y, cnn, compile_with, functional, mlp
+from cases import (
+    CLASSES,
+    IMAGES,
+    ONE_HOT,
+    SPARSE,
+    X,
+    Y,
+    cnn,
+    compile_with,
+    functional,
+    mlp,
+    policy,
+)
 from parity import TRAINERS, assert_same, covers, fit, observe
 
 from manual_loop import load_model
@@ -59,6 +71,52 @@ def test_three_epochs_and_three_more_are_six(expected, first, then, suffix, tmp_
         for what in ("warnings", "stdout", "next random numbers"):
             each.pop(what, None)
     assert_same(expected[build], seen)
+
+
+def ema(**arguments):
+    rate = keras.optimizers.schedules.ExponentialDecay(0.1, 2, 0.5)
+    return keras.optimizers.Adam(rate, use_ema=True, clipnorm=0.5)
+
+
+COMPILED = {
+    "names": lambda: {"optimizer": "sgd", "loss": "mse", "metrics": ["mae", "acc"]},
+    "objects": lambda: {
+        "optimizer": ema(),
+        "loss": keras.losses.CategoricalCrossentropy(label_smoothing=0.2),
+        "metrics": [keras.metrics.F1Score(name="f1")],
+        "weighted_metrics": [keras.metrics.CategoricalAccuracy(name="hits")],
+    },
+    "dicts": lambda: {
+        "optimizer": "adam",
+        "loss": {"out": keras.losses.CategoricalCrossentropy()},
+        "loss_weights": {"out": 0.5},
+        "metrics": {"out": ["acc", keras.metrics.AUC(name="auc")]},
+    },
+    "half precision": lambda: {"optimizer": "adam", "loss": "categorical_crossentropy"},
+}
+
+
+@covers("save: .h5", "save: .keras", "manual_loop.load_model")
+@pytest.mark.parametrize("suffix", [".h5", ".keras"])
+@pytest.mark.parametrize("compiled", COMPILED)
+def test_all_that_was_compiled_comes_back(compiled, suffix, tmp_path):
+    data = {"x": X, "y": ONE_HOT}
+
+    def script(Trainer, save):
+        trainer = Trainer(functional())
+        trainer.compile(**COMPILED[compiled](), run_eagerly=True)
+        fit(trainer, data, epochs=2, **FIT)
+        if save:
+            path = tmp_path / f"model{suffix}"
+            trainer.save(path)
+            trainer = Trainer(load_model(path))
+        return goes_on(trainer, data)
+
+    # no file holds the policy of the model itself: it is set where the file is read, too
+    with policy("mixed_float16" if compiled == "half precision" else "float32"):
+        straight, broken = (observe("manual_loop", script, save) for save in (False, True))
+    for what in ("calls", "history", "weights", "optimizer variables"):
+        assert_same(straight[what], broken[what])
 
 
 @covers("save: .h5", "save: .keras")

@@ -57,7 +57,7 @@ CALLS = {
 }
 
 
-@covers("tracing: no more graphs than fit")
+@covers("tracing: graphs of one call", promise="no more than fit")
 @pytest.mark.parametrize("how", [{}, {"steps_per_execution": 2}], ids=["one batch", "blocks"])
 @pytest.mark.parametrize("calls", CALLS.values(), ids=CALLS)
 def test_no_more_graphs_than_fit(calls, how):
@@ -66,7 +66,7 @@ def test_no_more_graphs_than_fit(calls, how):
     assert all(a >= b for a, b in zip(theirs, ours, strict=True)), f"fit {theirs}, the loop {ours}"
 
 
-@covers("tracing: a second fit re-uses the graphs")
+@covers("tracing: graphs of a second call", promise="none")
 @pytest.mark.parametrize("how", [{}, {"steps_per_execution": 2}], ids=["one batch", "blocks"])
 def test_a_second_call_traces_nothing(how):
     counts = observe("manual_loop", script, how, CALLS["twice the same"])["counts"]

@@ -1,0 +1,54 @@
+"""Random examples on both sides; `make fuzz N=1000` draws more of them."""
+
+import collections
+
+import fuzz
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+from parity import covers
+
+EXAMPLES = 60
+
+
+@covers("everything together, drawn at random")
+def test_random_examples_are_equal_on_both_sides():
+    outcomes = collections.Counter()
+
+    @settings(
+        max_examples=EXAMPLES,
+        phases=[Phase.generate],  # an example is printed as it was drawn: shrinking takes long
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(program=fuzz.programs())
+    def examine(program):
+        try:
+            outcomes[fuzz.run(program) or "trained"] += 1
+        except AssertionError as error:
+            raise AssertionError(f"{error}\n\nfrom tests/, run:\n\n{program}") from error
+
+    examine()
+    assert sum(outcomes.values()) >= EXAMPLES
+    assert outcomes["trained"] >= 0.8 * EXAMPLES, outcomes
+
+
+def test_a_difference_is_found(monkeypatch):
+    program = """\
+from fuzz import *
+
+with policy("float32"):
+    hold(plain, lambda: dict(loss="mse"), lambda: as_arrays(X, ONE_HOT), epochs=1)
+"""
+    assert fuzz.run(program) is None
+    keras_trainer = fuzz.TRAINERS["keras_fit"]
+    monkeypatch.setitem(
+        fuzz.TRAINERS, "manual_loop", lambda model: keras_trainer(one_step_off(model))
+    )
+    with pytest.raises(AssertionError, match="ULP apart"):
+        fuzz.run(program)
+
+
+def one_step_off(model):
+    kernel = model.weights[0]
+    kernel.assign(np.nextafter(kernel.numpy(), np.float32(9)))
+    return model
