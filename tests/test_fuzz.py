@@ -29,7 +29,8 @@ def test_random_examples_are_equal_on_both_sides():
 
     examine()
     assert sum(outcomes.values()) >= EXAMPLES
-    assert outcomes["trained"] >= 0.8 * EXAMPLES, outcomes
+    # the others were refused by both sides with the same type of error
+    assert outcomes["trained"] >= EXAMPLES * 2 / 3, outcomes
 
 
 def test_a_difference_is_found(monkeypatch):
