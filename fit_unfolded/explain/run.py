@@ -1,0 +1,175 @@
+"""A short training on each side, eagerly, with recording objects in it."""
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from itertools import zip_longest
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from fit_unfolded.compare import SIDES, TRAINERS
+from fit_unfolded.explain.events import Difference, Event, Explanation, Pair
+from fit_unfolded.explain.lines import PACKAGES
+from fit_unfolded.explain.recorder import Recording, all_layers
+from fit_unfolded.workloads import Data, Workload
+from manual_loop.names import to_snake_case
+
+EPOCHS = 2
+TRAIN_BATCHES = 3
+VALIDATION_BATCHES = 2
+
+
+def explain(workload: Workload, data: Data, seed: int = 0) -> Explanation:
+    """Trains `workload` for two epochs of three batches on each side, and notes what happens.
+
+    Args:
+        data: what `workload.load` gave; the first rows are learned, the next ones validated on.
+        seed: set before each model is built and again before it is trained.
+    """
+    batch_size = batch_size_of(workload, data)
+
+    def batches():
+        middle = TRAIN_BATCHES * batch_size
+        end = middle + VALIDATION_BATCHES * batch_size
+        parts = slice(0, middle), slice(middle, end)
+        return [
+            tf.data.Dataset.from_tensor_slices((data.x[part], data.y[part])).batch(batch_size)
+            for part in parts
+        ]
+
+    streams = [record(side, workload.build, workload.compile, batches, seed) for side in SIDES]
+    events, difference = pair(*streams)
+    return Explanation(
+        workload=workload.name,
+        title=workload.description,
+        keras_version=keras.__version__,
+        tensorflow_version=tf.__version__,
+        compile=[],
+        events=events,
+        difference=difference,
+    )
+
+
+def batch_size_of(workload: Workload, data: Data) -> int:
+    """The workload's own, or less where the data are too few."""
+    return min(workload.fit["batch_size"], len(data.x) // (TRAIN_BATCHES + VALIDATION_BATCHES))
+
+
+def record(
+    side: str,
+    build: Callable[[], Any],
+    compile_arguments: Callable[[], dict[str, Any]],
+    batches: Callable[[], Iterable[tf.data.Dataset]],
+    seed: int = 0,
+    callbacks: Callable[[], list[Any]] = list,
+    epochs: int = EPOCHS,
+) -> list[Event]:
+    """Trains on one side and returns its events.
+
+    Args:
+        side: "keras_fit" or "manual_loop".
+        build: gives a new model; `compile_arguments` the arguments for it, all objects in them new.
+        batches: gives the batches to learn and those to validate on.
+        callbacks: gives new callbacks, called before the recording one.
+    """
+    keras.utils.set_random_seed(seed)
+    trainer = TRAINERS[side](build())
+    trainer.compile(**compile_arguments() | {"run_eagerly": True})
+    training, validation = batches()
+    # which loss and metrics "acc" or a dict mean is known when the first batch was seen
+    trainer.evaluate(training.take(1), verbose=0)
+
+    recording = Recording(PACKAGES[side])
+    layers = list(all_layers(trainer.model))
+    recording.layers(layers, layer_names(layers))
+    recording.losses(resolved(trainer, side, keras.losses.Loss))
+    recording.metrics(resolved(trainer, side, keras.metrics.Metric))
+    recording.metrics(metric for layer in layers[1:] for metric in layer.metrics)
+    recording.optimizer(trainer.optimizer)
+    keras.utils.set_random_seed(seed)
+    trainer.fit(
+        recording.data(training),
+        validation_data=recording.data(validation),
+        epochs=epochs,
+        shuffle=False,
+        verbose=0,
+        callbacks=[*callbacks(), recording.callback],
+    )
+    return recording.events
+
+
+def layer_names(layers: list[Any]) -> list[str]:
+    """The layers' names; those that Keras made up are counted within the model, from `dense` on.
+
+    Keras itself counts on from one model to the next, so that both sides' names would differ.
+    """
+    counts: Counter[str] = Counter()
+    names = []
+    for layer in layers:
+        base = to_snake_case(type(layer).__name__)
+        if re.fullmatch(rf"{base}(_\d+)?", layer.name):
+            names.append(f"{base}_{counts[base]}" if counts[base] else base)
+            counts[base] += 1
+        else:
+            names.append(layer.name)
+    return names
+
+
+def resolved(trainer: Any, side: str, kind: type) -> Iterator[Any]:
+    """The losses or metrics that a trainer made of its `compile` arguments, each once.
+
+    They lie in attributes of the trainer's own objects: of Keras's `CompileLoss` and
+    `CompileMetrics` (`keras/src/trainers/compile_utils.py`), or of the loop's.
+    """
+    if side == "keras_fit":
+        model, package = trainer.model, "keras.src.trainers."
+        roots = [model._loss_tracker, model._compile_loss, model._compile_metrics]
+    else:
+        package = "manual_loop."
+        roots = [part for part in vars(trainer).values() if _is_of(package, part)]
+    return reachable(roots, package, kind)
+
+
+def reachable(roots: Iterable[Any], package: str, kind: type) -> Iterator[Any]:
+    """Objects of `kind` in containers and in attributes of objects whose class is of `package`."""
+    seen: set[int] = set()
+
+    def walk(thing):
+        if id(thing) in seen:
+            return
+        seen.add(id(thing))
+        if isinstance(thing, dict):
+            parts: Iterable[Any] = thing.values()
+        elif isinstance(thing, list | tuple):
+            parts = thing
+        elif _is_of(package, thing) and not _is_leaf(thing, kind):
+            parts = vars(thing).values()
+        else:
+            parts = ()
+            if isinstance(thing, kind):
+                yield thing
+        for part in parts:
+            yield from walk(part)
+
+    return walk(list(roots))
+
+
+def _is_of(package: str, thing: Any) -> bool:
+    return type(thing).__module__.startswith(package)
+
+
+def _is_leaf(thing: Any, kind: type) -> bool:
+    """Whether this is a loss of the loop's own class, not a container of losses."""
+    return isinstance(thing, kind) and not type(thing).__module__.startswith("keras.src.trainers.")
+
+
+def pair(fit: list[Event], loop: list[Event]) -> tuple[list[Pair], Difference | None]:
+    """Both sides' events as pairs, up to the first that differs."""
+    pairs = []
+    for number, (a, b) in enumerate(zip_longest(fit, loop), start=1):
+        if a is None or b is None or a.what != b.what:
+            return pairs, Difference(number, a, b)
+        pairs.append(Pair(a, a.line, b.line, a.stack, b.stack))
+    return pairs, None
