@@ -6,12 +6,13 @@ epoch. The logs of a batch are therefore means over the epoch so far
 """
 
 import collections
+import dataclasses
 from typing import Any
 
 import keras
 import tensorflow as tf
 
-from manual_loop.names import label_kind, look_up, object_name
+from manual_loop.names import find
 
 tree = keras.tree
 
@@ -104,6 +105,16 @@ def own_metrics(model):
         model.compiled = compiled
 
 
+@dataclasses.dataclass
+class Entry:
+    """A metric, the output that it looks at, counted from 0, and its name in the logs."""
+
+    metric: keras.metrics.Metric
+    output: int
+    is_weighted: bool
+    log_name: str
+
+
 class CompiledMetrics:
     """`metrics` and `weighted_metrics`, resolved when the first batch shows its shapes.
 
@@ -120,75 +131,48 @@ class CompiledMetrics:
     """
 
     def __init__(self, metrics, weighted_metrics, output_names):
-        for argument, given in (("metrics", metrics), ("weighted_metrics", weighted_metrics)):
+        self.arguments = {"metrics": metrics, "weighted_metrics": weighted_metrics}
+        for argument, given in self.arguments.items():
             if given and not isinstance(given, (list, tuple, dict)):
                 raise ValueError(f"`{argument}` must be a list, tuple or dict. Received: {given!r}")
-        self.metrics = metrics
-        self.weighted_metrics = weighted_metrics
         self.output_names = output_names
-        # [(output name or None, [metric, ...]), ...], once plain and once weighted
-        self.per_output: Any = None
+        self.entries: Any = None  # list of Entry, in the order of the logs
 
     @property
     def names(self):
         """The metrics' own names, without those of the outputs."""
-        return [metric.name for _, metric in self._named()]
+        return [entry.metric.name for entry in self.entries or ()]
 
     def update_state(self, y, y_pred, sample_weight):
         """Update every metric with its output's labels and predictions."""
-        if self.per_output is None:
+        if self.entries is None:
             self._resolve(y, y_pred)
         y, y_pred = self._flatten(y), self._flatten(y_pred)
-        plain, weighted = self.per_output
-        for (_, metrics), labels, predictions in zip(plain, y, y_pred, strict=False):
-            for metric in metrics:
-                metric.update_state(labels, predictions, sample_weight=None)
-
-        weights = [None] * len(y)
-        if sample_weight is not None:
-            weights = self._flatten(sample_weight)
-            if len(weights) < len(y):  # one array for all outputs
-                weights = [weights[0]] * len(y)
-        rows = zip(weighted, y, y_pred, weights, strict=False)
-        for (_, metrics), labels, predictions, weight in rows:
-            for metric in metrics:
-                metric.update_state(labels, predictions, sample_weight=weight)
+        weights = [None] if sample_weight is None else self._flatten(sample_weight)
+        if len(weights) < len(y):  # one array for all outputs
+            weights = weights[:1] * len(y)
+        for entry in self.entries:
+            i = entry.output
+            if i < len(y):  # the last outputs may have no labels
+                weight = weights[i] if entry.is_weighted else None
+                entry.metric.update_state(y[i], y_pred[i], sample_weight=weight)
 
     def result(self):
-        """dict: log name -> value. A name that is taken gets `weighted_` in front, or a number."""
-        if self.per_output is None:
+        """dict: log name -> value."""
+        if self.entries is None:
             raise ValueError("The metrics have no result yet: no batch was seen.")
-        results = {}
-        taken: collections.Counter[str] = collections.Counter()
-        plain, weighted = self.per_output
-        for is_weighted, outputs in ((False, plain), (True, weighted)):
-            for output_name, metrics in outputs:
-                prefix = f"{output_name}_" if output_name else ""
-                for metric in metrics:
-                    name = f"{prefix}{metric.name}"
-                    if taken[name] and is_weighted:
-                        name = f"{prefix}weighted_{metric.name}"
-                    taken[name] += 1
-                    if taken[name] > 1:
-                        name = f"{name}_{taken[name] - 1}"
-                    results[name] = metric.result()
-        return results
+        return {entry.log_name: entry.metric.result() for entry in self.entries}
 
     def reset_state(self):
         """Reset every metric; nothing to do before the first batch."""
-        for _, metric in self._named():
-            metric.reset_state()
-
-    def _named(self):
-        return [
-            (output_name, metric)
-            for outputs in self.per_output or ()
-            for output_name, metrics in outputs
-            for metric in metrics
-        ]
+        for entry in self.entries or ():
+            entry.metric.reset_state()
 
     def _resolve(self, y, y_pred):
-        """Find each output's metrics (`CompileMetrics.build`)."""
+        """Find each output's metrics, and their names in the logs (`CompileMetrics.build`).
+
+        A name that is taken gets `weighted_` in front, or a number.
+        """
         outputs = tree.flatten(y_pred)
         shallow = tree.is_nested(y_pred) and len(y_pred) == len(outputs)
         names = self.output_names
@@ -196,65 +180,48 @@ class CompiledMetrics:
             ordered = isinstance(y_pred, collections.OrderedDict)
             names = list(y_pred) if ordered else sorted(y_pred)
         self._keys = names if shallow and len(outputs) > 1 else None
-        self.per_output = None
-        self.per_output = [
-            self._assign(argument, metrics, names, y, y_pred, shallow)
-            for argument, metrics in (
-                ("metrics", self.metrics),
-                ("weighted_metrics", self.weighted_metrics),
-            )
-        ]
 
-    def _assign(self, argument, metrics, names, y, y_pred, shallow):
-        """[(output name, [metric, ...])] for one of the two arguments, an entry an output."""
-        outputs = tree.flatten(y_pred)
+        entries = []
+        taken: collections.Counter[str] = collections.Counter()
+        for argument in self.arguments:
+            is_weighted = argument == "weighted_metrics"
+            for output, metrics in enumerate(self._assign(argument, names, y, y_pred, shallow)):
+                prefix = f"{names[output]}_" if names and len(outputs) > 1 else ""
+                for metric in metrics:
+                    name = f"{prefix}{metric.name}"
+                    if taken[name] and is_weighted:
+                        name = f"{prefix}weighted_{metric.name}"
+                    log_name = f"{name}_{taken[name]}" if taken[name] else name
+                    taken[name] += 1
+                    entries.append(Entry(metric, output, is_weighted, log_name))
+        self.entries = entries
+
+    def _assign(self, argument, names, y, y_pred, shallow):
+        """The metrics of each output, a list of lists, for one of the two arguments."""
+        metrics = self.arguments[argument]
         if not metrics:
-            return [(None, [])] * len(outputs)
+            return []
+        outputs = self._flatten(y_pred)
         if len(outputs) == 1:  # all metrics belong to the one output, whatever their nesting
-            return [(None, resolve_metrics(tree.flatten(metrics), tree.flatten(y)[0], outputs[0]))]
-
-        entries = None  # one for each output, in order
+            return [resolve_metrics(tree.flatten(metrics), tree.flatten(y)[0], outputs[0])]
+        if shallow and isinstance(metrics, dict) and names and set(metrics) <= set(names):
+            metrics = [metrics.get(name) for name in names]
         if shallow and isinstance(metrics, (list, tuple)) and len(metrics) == len(outputs):
-            entries = metrics
-        elif shallow and isinstance(metrics, dict) and names and set(metrics) <= set(names):
-            entries = [metrics.get(name) for name in names]
+            rows = zip(metrics, self._flatten(y), outputs, strict=False)
+            return [resolve_metrics(*row) for row in rows]
+        # outputs in outputs: `metrics` and `y` are nested alike, but for lists and tuples
+        y_pred, metrics, y = map(tree.lists_to_tuples, (y_pred, metrics, y))
+        found: list[list] = []
         try:
-            if entries is not None:
-                rows = zip(
-                    names or [None] * len(outputs),
-                    entries,
-                    self._flatten(y),
-                    self._flatten(y_pred),
-                    strict=False,
-                )
-                return [
-                    (name, resolve_metrics(entry, labels, predictions))
-                    for name, entry, labels, predictions in rows
-                ]
-            return self._assign_nested(metrics, names, y, y_pred)
+            tree.map_structure_up_to(
+                y_pred, lambda *row: found.append(resolve_metrics(*row)), metrics, y, y_pred
+            )
         except (ValueError, TypeError) as error:
-            structure = tree.map_structure(lambda _: "X", y_pred)
-            outputs = f"the outputs {self.output_names} or " if self.output_names else ""
+            either = f"the outputs {self.output_names} or " if self.output_names else ""
             raise ValueError(
-                f"{error}\n`{argument}` must match {outputs}the model's output structure "
-                f"{structure}. Received: {argument}={metrics}"
+                f"{error}\n`{argument}` must match {either}the model's output structure "
+                f"{tree.map_structure(lambda _: 'X', y_pred)}. Received: {argument}={metrics}"
             ) from error
-
-    def _assign_nested(self, metrics, names, y, y_pred):
-        """Outputs in outputs: `metrics` and `y` have the structure of `y_pred`, lists as tuples."""
-        structure = tree.lists_to_tuples(y_pred)
-        names = tree.pack_sequence_as(structure, names or [None] * len(tree.flatten(y_pred)))
-        found = []
-        tree.map_structure_up_to(
-            structure,
-            lambda entry, labels, predictions, name: found.append(
-                (name, resolve_metrics(entry, labels, predictions))
-            ),
-            tree.lists_to_tuples(metrics),
-            tree.lists_to_tuples(y),
-            structure,
-            names,
-        )
         return found
 
     def _flatten(self, structure):
@@ -275,23 +242,12 @@ def resolve_metrics(metrics, y, y_pred):
 def resolve_metric(metric, y, y_pred):
     """A name, function or object as a `keras.metrics.Metric` (`compile_utils.get_metric`).
 
-    `"accuracy"` and `"acc"` become `BinaryAccuracy`, `SparseCategoricalAccuracy` or
-    `CategoricalAccuracy`, as the shapes of `y` and `y_pred` ask, and keep their short name.
-
     Raises:
         ValueError: no metric has this name; the message holds the nearest ones.
     """
     if metric is None:
         raise ValueError("A metric is None.")
-    if str(metric).lower() in ("accuracy", "acc"):
-        found = {
-            "binary": keras.metrics.BinaryAccuracy,
-            "sparse_categorical": keras.metrics.SparseCategoricalAccuracy,
-            "categorical": keras.metrics.CategoricalAccuracy,
-        }[label_kind(y, y_pred)]()
-    else:
-        found = look_up(keras.metrics, "metric", metric)
-    name = metric if isinstance(metric, str) else object_name(found)
+    found, name = find(keras.metrics, "metric", metric, y, y_pred)
     if not isinstance(found, keras.metrics.Metric):
         found = keras.metrics.MeanMetricWrapper(found)
     found.name = name

@@ -3,6 +3,27 @@
 import difflib
 import re
 
+# What the first of these names means depends on the labels; the second is short for it.
+BY_LABELS = {"loss": ("crossentropy", "ce"), "metric": ("accuracy", "acc")}
+
+
+def find(module, argument, identifier, y, y_pred):
+    """A loss or metric, and its name in the logs.
+
+    Args:
+        module, argument, identifier: see `look_up`.
+        y, y_pred: labels and predictions of one output, which tell what "accuracy" means.
+
+    Returns:
+        (object or function, str)
+    """
+    meaning = BY_LABELS[argument]
+    if str(identifier).lower() in meaning:
+        found = module.get(f"{label_kind(y, y_pred)}_{meaning[0]}")
+    else:
+        found = look_up(module, argument, identifier)
+    return found, identifier if isinstance(identifier, str) else object_name(found)
+
 
 def look_up(module, argument, identifier):
     """`module.get(identifier)`; an unknown name is answered with the nearest ones.
@@ -22,11 +43,10 @@ def look_up(module, argument, identifier):
             raise
         names = [name for name in vars(module) if not name.startswith("_")]
         names += ["acc", "bce", "kld", "mae", "mape", "mse", "msle"]  # not in the module itself
-        names += [name.lower() for name in names] + [to_snake_case(name) for name in names]
-        near = [
-            n for n in difflib.get_close_matches(identifier, names, n=8) if _is_known(module, n)
-        ]
-        hint = f" Did you mean {', '.join(map(repr, dict.fromkeys(near)))}?" if near else ""
+        names += [spell(name) for name in names for spell in (str.lower, to_snake_case)]
+        near = difflib.get_close_matches(identifier, dict.fromkeys(names), n=8)
+        near = [repr(name) for name in near if _is_known(module, name)]
+        hint = f" Did you mean {', '.join(near)}?" if near else ""
         raise ValueError(f"Unknown {argument}: {identifier!r}.{hint}") from error
 
 

@@ -9,15 +9,24 @@ names become functions, each output finds its own, and the terms are added in Ke
 `Trainer.compute_loss`, Keras 3.15).
 """
 
+import contextlib
 import dataclasses
 from typing import Any
 
 import keras
 import tensorflow as tf
 
-from manual_loop.names import label_kind, look_up, object_name
+from manual_loop.names import find
 
 tree = keras.tree
+
+
+@dataclasses.dataclass
+class Weighted:
+    """An entry of `loss` with its weight; `keras.tree` does not look inside."""
+
+    loss: Any
+    weight: float | None
 
 
 @dataclasses.dataclass
@@ -67,7 +76,7 @@ class Objective:
         Raises:
             ValueError: there is nothing to minimise, or `y` does not fit the outputs.
         """
-        values = [] if self.loss is None else self._terms(y, y_pred, sample_weight)
+        values = [] if self.loss is None else self._of_outputs(y, y_pred, sample_weight)
         # any further loss is summed to a scalar first; integers would not have a gradient
         values += [keras.ops.sum(_as_float(loss)) for loss in losses]
         if not values:
@@ -75,25 +84,24 @@ class Objective:
         # one reduce_sum over all, not a chain of additions: the last bit depends on it
         return values[0] if len(values) == 1 else keras.ops.sum(values)
 
-    def _terms(self, y, y_pred, sample_weight):
+    def _of_outputs(self, y, y_pred, sample_weight):
         """What `loss` contributes: a list of one scalar, or an empty one."""
         single = not tree.is_nested(y) and not tree.is_nested(y_pred)
         if not single:
-            y = self._fit_structure(y, y_pred)
+            y = self._in_structure_of(y_pred, y)
         elif y is None:
             raise ValueError("`loss` compares with labels, but `y` is None.")
         if self.terms is None:
             self._resolve(y, y_pred)
-        if not single:
-            y = _pack_like(self._y_structure, y)
-            y_pred = _pack_like(self._y_pred_structure, y_pred)
+        # in the containers of the first batch, so that the terms' paths lead to the leaves
+        y, y_pred = tree.pack_sequence_as(self._structure, tree.flatten((y, y_pred)))
 
         values = []
         for i, term in enumerate(self.terms):
             prediction = _at(y_pred, term.path)
-            weight = sample_weight
-            if sample_weight is not None and tree.is_nested(sample_weight):
-                weight = _at(sample_weight, term.path)
+            weight = (
+                _at(sample_weight, term.path) if tree.is_nested(sample_weight) else sample_weight
+            )
             value = term.function(_at(y, term.path), prediction, weight)
             value = keras.ops.cast(value, keras.config.floatx())
             if self.trackers and not single:
@@ -108,44 +116,32 @@ class Objective:
             return values[:1]
         return [sum(values)] if values else []
 
-    def _fit_structure(self, y, y_pred):
-        """`y` in the containers of `y_pred`: labels may come as a list, a tuple or a dict."""
-        try:
+    def _in_structure_of(self, y_pred, y):
+        """`y` in the containers of `y_pred`, which need not be those it came in."""
+        misfit = contextlib.suppress(ValueError, TypeError)
+        with misfit:
             tree.assert_same_structure(y_pred, y)
             return y
-        except ValueError:
-            pass
         if not tree.is_nested(y) and hasattr(y_pred, "__len__") and len(y_pred) == 1:
             y = [y]
         names = self.output_names or ()
         if isinstance(y, dict) and isinstance(y_pred, (list, tuple)) and set(y) == set(names):
             y = [y[name] for name in names]
-        attempts = (
-            lambda: tree.pack_sequence_as(y_pred, y),
-            lambda: (
-                tree.assert_same_paths(y, y_pred) or tree.pack_sequence_as(y_pred, tree.flatten(y))
-            ),
-            lambda: self._labels_of_the_losses(y),
-        )
-        for attempt in attempts:
-            try:
-                return attempt()
-            except (ValueError, TypeError, KeyError):
-                continue
+        with misfit:  # a flat list for outputs in outputs
+            return tree.pack_sequence_as(y_pred, y)
+        with misfit:  # lists for tuples
+            tree.assert_same_paths(y, y_pred)
+            return tree.pack_sequence_as(y_pred, tree.flatten(y))
+        labels, losses = tree.flatten(y), tree.flatten(self.loss)
+        if len(labels) == sum(loss is not None for loss in losses):  # only where there is a loss
+            left = iter(labels)
+            labels = [None if loss is None else next(left) for loss in losses]
+            return tree.pack_sequence_as(self.loss, labels)
         raise ValueError(
             "`y` and the model's outputs have different structures.\n"
             f"y: {tree.map_structure(lambda _: '*', y)}\n"
             f"outputs: {tree.map_structure(lambda _: '*', y_pred)}"
         )
-
-    def _labels_of_the_losses(self, y):
-        """`y` holds labels only for the outputs that have a loss: leave None for the others."""
-        labels = iter(tree.flatten(y))
-        losses = tree.flatten(self.loss)
-        if sum(loss is not None for loss in losses) != len(tree.flatten(y)):
-            raise ValueError("The number of labels must match the number of losses.")
-        filled = [None if loss is None else next(labels) for loss in losses]
-        return tree.pack_sequence_as(self.loss, filled)
 
     def _resolve(self, y, y_pred):
         """Turn `loss` and `loss_weights` into terms, once, from the shapes of the first batch."""
@@ -160,147 +156,91 @@ class Objective:
             loss = [loss[name] for name in names]
             if isinstance(loss_weights, dict):
                 loss_weights = [loss_weights[name] for name in names]
-        weighted = _pair(loss, loss_weights)
-
+        loss = _with_weights(loss, loss_weights)
+        if not tree.is_nested(loss):  # one loss for every output
+            loss = tree.map_structure(lambda _: loss, y_pred)
         try:
-            output_names = tree.pack_sequence_as(y_pred, names)
+            names = tree.pack_sequence_as(y_pred, names)
         except (ValueError, TypeError):  # a subclassed model: its outputs have no names
-            output_names = tree.map_structure(lambda _: None, y_pred)
-        if not tree.is_nested(weighted):  # one loss for every output
-            weighted = tree.map_structure(lambda _: weighted, y_pred)
+            names = tree.map_structure(lambda _: None, y_pred)
 
         self.terms = []
-        self._add_terms(y, y_pred, weighted, output_names, ())
+        self._add_terms(y, y_pred, loss, names, ())
         if len(self.terms) > 1:
             self.trackers = [keras.metrics.Mean(name=f"{term.name}_loss") for term in self.terms]
-        self._y_structure = tree.map_structure(lambda _: None, y)
-        self._y_pred_structure = tree.map_structure(lambda _: None, y_pred)
+        self._structure = tree.map_structure(lambda _: None, (y, y_pred))
 
     def _add_terms(self, y, y_pred, loss, names, path):
         """Walk `loss` and the outputs together (`CompileLoss._build_nested`)."""
         if isinstance(loss, (list, tuple)):
-            flat = all(not tree.is_nested(entry) for entry in loss)
+            flat = not any(map(tree.is_nested, loss))
             if flat and len(loss) == len(tree.flatten(y_pred)):
-                loss = tree.pack_sequence_as(y_pred, list(loss))
+                loss = tree.pack_sequence_as(y_pred, loss)
             elif not isinstance(y_pred, type(loss)):  # several losses on the same output
                 for entry in loss:
                     self._add_terms(y, y_pred, entry, names, path)
                 return
         if not tree.is_nested(loss):
             if loss is not None:
-                self.terms.append(_term(y, y_pred, loss, names, path))
+                function = resolve_loss(loss.loss, y, y_pred)
+                name = _term_name(path, names, function)
+                self.terms.append(Term(path, function, loss.weight, name))
             return
         if not isinstance(loss, type(y_pred)):
             raise KeyError(f"`loss` has an entry at {path} that the model's outputs do not have.")
         for key, entry in loss.items() if isinstance(loss, dict) else enumerate(loss):
             if entry is None:
                 continue
-            if not (_has(y, key) and _has(y_pred, key)):
+            try:
+                labels, prediction = y[key], y_pred[key]
+            except (KeyError, IndexError, TypeError):
                 raise KeyError(
                     f"`loss` has an entry at {(*path, key)} that the outputs or `y` do not have."
-                )
-            self._add_terms(y[key], y_pred[key], entry, names[key], (*path, key))
-
-
-class _Weighted:
-    """A loss with its weight, opaque to `keras.tree`."""
-
-    def __init__(self, loss, weight):
-        self.loss = loss
-        self.weight = weight
-
-
-def _pair(loss, loss_weights):
-    """`loss` with each entry joined to its weight; an output without a loss stays None."""
-    if loss_weights is None:
-        loss_weights = tree.map_structure(lambda _: None, loss)
-    else:
-        try:
-            tree.assert_same_structure(loss, loss_weights)
-        except ValueError:
-            losses, weights = tree.flatten(loss), tree.flatten(loss_weights)
-            if len(losses) != len(weights):
-                raise ValueError(
-                    f"`loss_weights` must match the number of losses: {len(losses)} losses and "
-                    f"{len(weights)} weights."
                 ) from None
-            loss_weights = tree.pack_sequence_as(loss, weights)
-    return tree.map_structure(
-        lambda entry, weight: None if entry is None else _Weighted(entry, weight),
-        loss,
-        loss_weights,
+            self._add_terms(labels, prediction, entry, names[key], (*path, key))
+
+
+def _with_weights(loss, loss_weights):
+    """`loss` with a `Weighted` for each entry; an output without a loss stays None."""
+    losses = tree.flatten(loss)
+    weights = [None] * len(losses) if loss_weights is None else tree.flatten(loss_weights)
+    if len(losses) != len(weights):
+        raise ValueError(
+            f"`loss_weights` must match the number of losses: {len(losses)} losses and "
+            f"{len(weights)} weights."
+        )
+    pairs = zip(losses, weights, strict=True)
+    return tree.pack_sequence_as(
+        loss, [None if pair[0] is None else Weighted(*pair) for pair in pairs]
     )
 
 
-def _term(y, y_pred, weighted, output_name, path):
-    function = resolve_loss(weighted.loss, y, y_pred)
-    name_path = path
-    if not tree.is_nested(output_name):
-        leaf = function.name if output_name is None else output_name
-        if not path:
-            name_path = (leaf,)
-        elif isinstance(path[-1], int):
-            name_path = (*path[:-1], leaf)
-    name = "/".join(str(key) for key in name_path)
-    if not name:
-        name = "_".join(output_name if isinstance(output_name, dict) else tree.flatten(output_name))
-    return Term(path, function, weighted.weight, name)
+def _term_name(path, output_name, function):
+    """The output's name; in nested outputs its path, `rest/size`."""
+    if tree.is_nested(output_name) and not path:  # one loss compares all outputs at once
+        return "_".join(output_name if isinstance(output_name, dict) else tree.flatten(output_name))
+    if not tree.is_nested(output_name) and (not path or isinstance(path[-1], int)):
+        path = (*path[:-1], function.name if output_name is None else output_name)
+    return "/".join(map(str, path))
 
 
 def resolve_loss(loss, y, y_pred):
     """A name, function or object as a `keras.losses.Loss` (`compile_utils.get_loss`).
 
-    `"crossentropy"` and `"ce"` become the binary, sparse or categorical one that the shapes of
-    `y` and `y_pred` ask for.
-
     Raises:
         ValueError: no loss has this name; the message holds the nearest ones.
     """
-    if str(loss).lower() in ("crossentropy", "ce"):
-        kind = label_kind(y, y_pred)
-        function = getattr(keras.losses, f"{kind}_crossentropy")
-    else:
-        function = look_up(keras.losses, "loss", loss)
+    function, name = find(keras.losses, "loss", loss, y, y_pred)
     if isinstance(function, keras.losses.Loss):
         return function
-    name = loss if isinstance(loss, str) else object_name(function)
-    return _FunctionLoss(function, name)
-
-
-class _FunctionLoss(keras.losses.Loss):
-    """`fn(y_true, y_pred)` with a per-sample result, as a Loss: mask, weights and mean come along.
-
-    Keras's own wrapper (`losses.LossFunctionWrapper`) is not public.
-    """
-
-    def __init__(self, function, name):
-        super().__init__(name=name)
-        self.function = function
-
-    def call(self, y_true, y_pred):
-        pairs = tree.map_structure(_same_rank, y_true, y_pred)
-        return self.function(
-            tree.map_structure_up_to(y_true, lambda pair: pair[0], pairs),
-            tree.map_structure_up_to(y_true, lambda pair: pair[1], pairs),
-        )
-
-
-def _same_rank(y_true, y_pred):
-    """Labels `[n]` against predictions `[n, 1]`, or the reverse, would broadcast to `[n, n]`."""
-    ranks = len(y_true.shape), len(y_pred.shape)
-    if ranks[0] == ranks[1] + 1 and y_true.shape[-1] == 1:
-        if ranks[1] == 1:
-            return y_true, keras.ops.expand_dims(y_pred, -1)
-        return keras.ops.squeeze(y_true, -1), y_pred
-    if ranks[1] == ranks[0] + 1 and y_pred.shape[-1] == 1:
-        if ranks[0] == 1:
-            return keras.ops.expand_dims(y_true, -1), y_pred
-        return y_true, keras.ops.squeeze(y_pred, -1)
-    return y_true, y_pred
+    # Keras's wrapper of functions is not public, but its losses are such wrappers: one of them,
+    # with another function, brings ranks, mask, weights and mean along
+    wrapper = keras.losses.MeanSquaredError(name=name)
+    wrapper.fn = function
+    return wrapper
 
 
 def _as_float(loss):
-    loss = tf.convert_to_tensor(loss)
     return loss if loss.dtype.is_floating else tf.cast(loss, keras.config.floatx())
 
 
@@ -308,18 +248,3 @@ def _at(structure, path):
     for key in path:
         structure = structure[key]
     return structure
-
-
-def _has(structure, key):
-    if isinstance(structure, dict):
-        return key in structure
-    return isinstance(structure, (list, tuple)) and isinstance(key, int) and key < len(structure)
-
-
-def _pack_like(structure, value):
-    """`value` in the containers of the first batch, so that the terms' paths lead to it."""
-    try:
-        tree.assert_same_structure(structure, value)
-        return value
-    except ValueError:
-        return tree.pack_sequence_as(structure, tree.flatten(value))
