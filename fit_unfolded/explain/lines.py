@@ -6,6 +6,7 @@ frame of the side's package which is not among them, so that `dense.call` points
 `y_pred = self(x, training=True)` and not at the inside of `Layer.__call__`.
 """
 
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -38,7 +39,12 @@ KERAS_HANDS_ON = (
     "utils/tracking.py",
 )
 # Functions that hand on too, in files that also hold what we look for.
-KERAS_FUNCTIONS_HAND_ON = ("MetricsList.update_state", "MetricsList.reset_state", "get")
+KERAS_FUNCTIONS_HAND_ON = (
+    "MetricsList.update_state",
+    "MetricsList.reset_state",
+    "deserialize",
+    "get",
+)
 LOOP_HANDS_ON = ("manual_loop/names.py",)
 
 
@@ -86,7 +92,7 @@ class Package:
         return Line(
             file=path.relative_to(self._parent).as_posix(),
             number=number,
-            function=code.co_qualname.replace("<locals>.", ""),
+            function=re.sub(r"\.<(locals|\w+comp|genexpr)>", "", code.co_qualname),
             path=str(path),
         )
 

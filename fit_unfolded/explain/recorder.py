@@ -253,6 +253,8 @@ def brief(value: Any) -> str:
     """A scalar by its value, everything else by its shape."""
     if keras.tree.is_nested(value):
         return "(" + ", ".join(brief(part) for part in keras.tree.flatten(value)) + ")"
+    if isinstance(value, float):
+        value = np.float32(value)
     if not hasattr(value, "shape"):
         return str(value)
     if len(value.shape):

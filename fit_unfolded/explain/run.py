@@ -10,6 +10,7 @@ import keras
 import tensorflow as tf
 
 from fit_unfolded.compare import SIDES, TRAINERS
+from fit_unfolded.explain.decisions import DEFAULTS, Births, Half, Looks, halves, join
 from fit_unfolded.explain.events import Difference, Event, Explanation, Pair
 from fit_unfolded.explain.lines import PACKAGES
 from fit_unfolded.explain.recorder import Recording, all_layers
@@ -41,12 +42,13 @@ def explain(workload: Workload, data: Data, seed: int = 0) -> Explanation:
 
     streams = [record(side, workload.build, workload.compile, batches, seed) for side in SIDES]
     events, difference = pair(*streams)
+    made = [decide(side, workload.build, workload.compile, batches) for side in SIDES]
     return Explanation(
         workload=workload.name,
         title=workload.description,
         keras_version=keras.__version__,
         tensorflow_version=tf.__version__,
-        compile=[],
+        compile=join(*made),
         events=events,
         difference=difference,
     )
@@ -100,6 +102,43 @@ def record(
     return recording.events
 
 
+def decide(
+    side: str,
+    build: Callable[[], Any],
+    compile_arguments: Callable[[], dict[str, Any]],
+    batches: Callable[[], Iterable[tf.data.Dataset]],
+) -> list[Half]:
+    """What one side makes of the arguments of `compile`; the arguments are those of `record`.
+
+    Compiled twice: as it was asked, for what `compile` itself decides, and eagerly, with one batch
+    to look at, for what depends on shapes.
+    """
+    package = PACKAGES[side]
+    given = compile_arguments()
+    flags = DEFAULTS | {name: given[name] for name in DEFAULTS if name in given}
+    looks = Looks(package, flags)
+    model = build()
+    trainer = TRAINERS[side](model)
+    trainer.compile(**compile_arguments() | looks.values)
+    if side == "keras_fit":
+        model.make_train_function()  # the loop's `compile` has done so
+
+    eager = TRAINERS[side](build())
+    with Births(package) as births:
+        eager.compile(**given | looks.values | {"run_eagerly": True})
+        training, _ = batches()
+        eager.evaluate(training.take(1), verbose=0)
+    return halves(
+        given,
+        eager.optimizer,
+        list(resolved(eager, side, keras.losses.Loss)),
+        list(compiled_metrics(eager, side)),
+        births,
+        model,
+        looks,
+    )
+
+
 def layer_names(layers: list[Any]) -> list[str]:
     """The layers' names; those that Keras made up are counted within the model, from `dense` on.
 
@@ -130,6 +169,15 @@ def resolved(trainer: Any, side: str, kind: type) -> Iterator[Any]:
         package = "manual_loop."
         roots = [part for part in vars(trainer).values() if _is_of(package, part)]
     return reachable(roots, package, kind)
+
+
+def compiled_metrics(trainer: Any, side: str) -> Iterator[Any]:
+    """The metrics among them that `metrics` and `weighted_metrics` asked for, in order."""
+    if side == "keras_fit":
+        return reachable(
+            [trainer.model._compile_metrics], "keras.src.trainers.", keras.metrics.Metric
+        )
+    return reachable([trainer._compiled_metrics], "manual_loop.", keras.metrics.Metric)
 
 
 def reachable(roots: Iterable[Any], package: str, kind: type) -> Iterator[Any]:

@@ -1,0 +1,275 @@
+"""What `compile` makes of its arguments, and which line decides it.
+
+Two kinds of evidence, both from the run itself. Of each loss, metric and optimizer that is made
+while `Births` watches, the line that made it is known; of one that was given ready-made, the line
+that looked it up. Numbers, flags and `"auto"` are given as values that note who looks at them.
+"""
+
+import functools
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import FrameType
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from fit_unfolded.explain.events import Decision, Line
+from fit_unfolded.explain.lines import Package
+
+KINDS = (keras.losses.Loss, keras.metrics.Metric, keras.optimizers.Optimizer)
+BY_SHAPE = ("accuracy", "acc", "crossentropy", "ce")
+DEFAULTS = {
+    "run_eagerly": False,
+    "steps_per_execution": 1,
+    "jit_compile": "auto",
+    "auto_scale_loss": True,
+}
+# Where an argument is only taken in, not used.
+TAKEN_IN = ("Trainer.compile", "register_training_config")
+
+
+@dataclass(frozen=True)
+class Birth:
+    """Where an object was made or looked up, and the shapes of `y` and `y_pred` there."""
+
+    line: Line
+    shapes: tuple[str, str] | None
+
+
+class Births:
+    """Watches, within its `with` block, where losses, metrics and optimizers come from."""
+
+    def __init__(self, package: Package):
+        self._package = package
+        self._made: dict[int, tuple[Any, Birth]] = {}  # with the object, so that its id stays its
+        self._looked_up: dict[int, tuple[Any, Birth]] = {}
+
+    def __enter__(self):
+        self._before = sys.getprofile()
+        sys.setprofile(self._see)
+        return self
+
+    def __exit__(self, *_):
+        sys.setprofile(self._before)
+
+    def of(self, thing: Any) -> Birth:
+        """Where `thing` was made or, if it was made before, looked up.
+
+        Raises:
+            KeyError: neither was seen.
+        """
+        found = self._made.get(id(thing)) or self._looked_up[id(thing)]
+        return found[1]
+
+    def _see(self, frame: FrameType, event: str, _: Any) -> None:
+        if event != "call" or frame.f_code.co_name not in ("__init__", "get"):
+            return
+        names = frame.f_code.co_varnames[: frame.f_code.co_argcount]
+        if frame.f_code.co_name == "__init__":
+            thing, seen = frame.f_locals.get(names[0]) if names else None, self._made
+        else:  # keras.losses.get(identifier) and its siblings
+            thing, seen = frame.f_locals.get("identifier"), self._looked_up
+        if isinstance(thing, KINDS) and id(thing) not in seen:
+            line, at = self._package.nearest(frame.f_back)
+            seen[id(thing)] = thing, Birth(line, _shapes(at))
+
+
+def _shapes(frame: FrameType) -> tuple[str, str] | None:
+    """The shapes of labels and predictions, where the function of `frame` has them."""
+    held = frame.f_locals
+    y, y_pred = held.get("y_true", held.get("y")), held.get("y_pred")
+    if not (hasattr(y, "shape") and hasattr(y_pred, "shape")):
+        return None
+    return _open(y), _open(y_pred)
+
+
+def _open(array: Any) -> str:
+    return f"[{', '.join(['batch', *map(str, array.shape[1:])])}]"
+
+
+class Looks:
+    """Arguments that note which lines compare them.
+
+    Args:
+        package: the source to point at.
+        arguments: name -> number, flag or string.
+
+    Attributes:
+        values: the same, to be given to `compile`.
+    """
+
+    def __init__(self, package: Package, arguments: dict[str, Any]):
+        self._package = package
+        self._lines: dict[str, list[Line]] = {name: [] for name in arguments}
+        self.values = {name: self._watched(name, value) for name, value in arguments.items()}
+
+    def line(self, argument: str) -> Line:
+        """The first line that compared the argument in order to use it."""
+        lines = self._lines[argument]
+        return next((line for line in lines if line.function not in TAKEN_IN), lines[0])
+
+    def _watched(self, name: str, value: Any) -> Any:
+        kind = int if isinstance(value, bool) else type(value)
+        methods = {
+            method: self._noted(name, getattr(kind, method))
+            for method in ("__bool__", "__eq__", "__hash__")
+            if hasattr(kind, method)
+        }
+        return type(kind.__name__, (kind,), methods)(value)
+
+    def _noted(self, name: str, original: Callable) -> Callable:
+        @functools.wraps(original)
+        def noted(*args):
+            try:
+                line, _ = self._package.nearest(sys._getframe(1))
+            except LookupError:  # not the trainer
+                return original(*args)
+            self._lines[name].append(line)
+            return original(*args)
+
+        return noted
+
+
+@dataclass(frozen=True)
+class Half:
+    """A `Decision` on one side."""
+
+    argument: str
+    became: str
+    because: str
+    line: Line
+
+
+def halves(
+    given: dict[str, Any],
+    optimizer: Any,
+    losses: list[Any],
+    metrics: list[Any],
+    births: Births,
+    model: Any,
+    looks: Looks,
+) -> list[Half]:
+    """What one side made of the arguments of `compile`.
+
+    Args:
+        given: the arguments.
+        optimizer, losses, metrics: what they became.
+        births: watched them being made.
+        model: compiled with `looks.values`.
+    """
+    inner = getattr(optimizer, "inner_optimizer", optimizer)
+    found = [_of_optimizer(given.get("optimizer", "rmsprop"), inner, births)]
+    for identifier, loss in _with_identifiers(given.get("loss"), losses):
+        found.append(_of_loss(identifier, loss, births))
+    both = [
+        (name, identifier)
+        for name in ("metrics", "weighted_metrics")
+        for identifier in _flat(given.get(name))
+    ]
+    for (name, identifier), metric in zip(both, metrics, strict=True):
+        found.append(_of_metric(name, identifier, metric, births))
+    arguments = DEFAULTS | {name: given[name] for name in DEFAULTS if name in given}
+    for name, value in arguments.items():
+        became, because = _of_flag(name, value, model, optimizer)
+        found.append(Half(_argument(name, value), became, because, looks.line(name)))
+    return found
+
+
+def join(fit: list[Half], loop: list[Half]) -> list[Decision]:
+    """The decisions of both sides; where they came to different ends, it is said."""
+    return [
+        Decision(
+            argument=a.argument,
+            became=a.became if a.became == b.became else f"{a.became}; in the loop {b.became}",
+            because=a.because,
+            fit=a.line,
+            loop=b.line,
+        )
+        for a, b in zip(fit, loop, strict=True)
+    ]
+
+
+def _of_optimizer(identifier: Any, optimizer: Any, births: Births) -> Half:
+    became = type(optimizer).__name__
+    if isinstance(identifier, str):
+        because = "the name of the class, made with its defaults"
+    else:
+        because = "it is an optimizer already"
+    return Half(_argument("optimizer", identifier), became, because, births.of(optimizer).line)
+
+
+def _of_loss(identifier: Any, loss: Any, births: Births) -> Half:
+    birth = births.of(loss)
+    function = getattr(loss, "fn", getattr(loss, "function", None))
+    if isinstance(identifier, keras.losses.Loss):
+        became, because = type(loss).__name__, "it is a Loss already"
+    elif function is None:
+        became, because = type(loss).__name__, "the name of the class"
+    else:
+        became = f"Loss around {function.__name__}"
+        because = "a function gives a loss a sample; the Loss adds mask, weights and the mean"
+        if str(identifier).lower() in BY_SHAPE and birth.shapes:
+            because = _by_shape(birth.shapes)
+    return Half(_argument("loss", identifier), became, because, birth.line)
+
+
+def _of_metric(name: str, identifier: Any, metric: Any, births: Births) -> Half:
+    birth = births.of(metric)
+    if isinstance(identifier, keras.metrics.Metric):
+        because = "it is a Metric already"
+    elif str(identifier).lower() in BY_SHAPE and birth.shapes:
+        because = _by_shape(birth.shapes)
+    elif isinstance(metric, keras.metrics.MeanMetricWrapper):
+        because = "a function gives a value a sample; the Metric keeps their mean"
+    else:
+        because = "the name of the class"
+    return Half(_argument(name, identifier), type(metric).__name__, because, birth.line)
+
+
+def _of_flag(name: str, value: Any, model: Any, optimizer: Any) -> tuple[str, str]:
+    """What a number or flag became, and why."""
+    if name == "run_eagerly":
+        if value:
+            return "Python, op by op", "it was asked for"
+        return "tf.function", "only run_eagerly=True leaves the graph out"
+    if name == "steps_per_execution":
+        return f"{value} batch{'es' if value > 1 else ''} a call", "callbacks are asked once a call"
+    if name == "jit_compile":
+        return ("XLA" if model.jit_compile else "no XLA"), _why_xla(value, model)
+    if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
+        return "LossScaleOptimizer", f"the model computes in {model.dtype_policy.name}"
+    return "the loss as it is", f"the model computes in {model.dtype_policy.name}"
+
+
+def _why_xla(value: Any, model: Any) -> str:
+    if value != "auto":
+        return "it was asked for" if bool(model.jit_compile) == value else "the model objects"
+    if all(device.device_type == "CPU" for device in tf.config.list_physical_devices()):
+        return '"auto" asks for a GPU, and there is none'
+    return "there is a GPU" if model.jit_compile else "a layer, a strategy or determinism objects"
+
+
+def _by_shape(shapes: tuple[str, str]) -> str:
+    return f"the labels have shape {shapes[0]} and the predictions {shapes[1]}"
+
+
+def _argument(name: str, identifier: Any) -> str:
+    if isinstance(identifier, str):
+        return f'{name}="{identifier}"'
+    if isinstance(identifier, KINDS):
+        return f"{name}={type(identifier).__name__}(...)"
+    return f"{name}={getattr(identifier, '__name__', identifier)}"
+
+
+def _flat(argument: Any) -> list[Any]:
+    return [leaf for leaf in keras.tree.flatten(argument) if leaf is not None]
+
+
+def _with_identifiers(argument: Any, resolved: list[Any]) -> list[tuple[Any, Any]]:
+    """Each resolved object with what was given for it: one for all outputs, or one each."""
+    identifiers = _flat(argument)
+    if len(identifiers) == 1:
+        identifiers *= len(resolved)
+    return list(zip(identifiers, resolved, strict=True))
