@@ -1,0 +1,47 @@
+"""`class_weight` applied to the validation data.
+
+fit applies `class_weight` to the data that it learns from and not to those that it validates on:
+`evaluate` does not have the argument. A loop that weighs both has other validation losses, and so
+another best epoch, though it learns the same weights. For weighted validation, fit is given
+`validation_data=(x, y, sample_weight)`.
+"""
+
+import keras
+
+from fit_unfolded.pitfalls import Thread
+from fit_unfolded.pitfalls.experiment import Case
+from fit_unfolded.pitfalls.source import Edit, Place
+from fit_unfolded.pitfalls.tiny import blobs, classifier, eager
+
+EDIT = Edit(
+    "manual_loop.trainer:test_step",
+    right="loss = objective(y, y_pred, sample_weight, model.losses)",
+    wrong="""
+sample_weight = tf.gather([1.0, 1.0, 5.0], y)
+loss = objective(y, y_pred, sample_weight, model.losses)
+""",
+)
+KERAS = Place(
+    "keras.src.backend.tensorflow.trainer:TensorFlowTrainer.fit",
+    "self._eval_epoch_iterator = TFEpochIterator(",
+)
+THREAD = Thread(
+    "https://github.com/keras-team/keras/pull/8591",
+    "A proposal to weigh the validation data too, declined: class weights shall help "
+    "training, and evaluation cannot know the labels.",
+)
+
+
+def case():
+    """The third class counts five times; a part of the data is held back."""
+    return Case(
+        data=blobs(),
+        build=lambda: classifier(),
+        compile=lambda: eager(keras.optimizers.SGD(0.05)),
+        fit={
+            "epochs": 5,
+            "batch_size": 11,
+            "class_weight": {0: 1.0, 1: 1.0, 2: 5.0},
+            "validation_split": 0.25,
+        },
+    )

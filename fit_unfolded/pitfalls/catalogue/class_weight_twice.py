@@ -1,0 +1,36 @@
+"""`class_weight` applied twice.
+
+A class weight is a sample weight, looked up by the label before the batch reaches the step:
+`sample_weight` brings it along. A step that looks it up once more, or a loss function with the same
+weights built in, squares it: a class that should count five times counts twenty-five times.
+"""
+
+import keras
+
+from fit_unfolded.pitfalls.experiment import Case
+from fit_unfolded.pitfalls.source import Edit, Place
+from fit_unfolded.pitfalls.tiny import blobs, classifier, eager
+
+EDIT = Edit(
+    "manual_loop.trainer:train_step",
+    right="loss = objective(y, y_pred, sample_weight, model.losses)",
+    wrong="""
+sample_weight *= tf.gather([1.0, 1.0, 5.0], y)
+loss = objective(y, y_pred, sample_weight, model.losses)
+""",
+)
+KERAS = Place(
+    "keras.src.trainers.data_adapters.array_data_adapter:ArrayDataAdapter.__init__",
+    "sample_weight = data_adapter_utils.class_weight_to_sample_weights(",
+)
+THREAD = None
+
+
+def case():
+    """The third class counts five times."""
+    return Case(
+        data=blobs(),
+        build=lambda: classifier(),
+        compile=lambda: eager(keras.optimizers.SGD(0.05)),
+        fit={"epochs": 5, "batch_size": 11, "class_weight": {0: 1.0, 1: 1.0, 2: 5.0}},
+    )

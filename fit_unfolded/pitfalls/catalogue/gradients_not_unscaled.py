@@ -1,0 +1,45 @@
+"""Gradients not unscaled in `mixed_float16`.
+
+The gradients of a scaled loss are 32,768 times too large until they are divided again. In Keras 3
+`LossScaleOptimizer.apply_gradients` divides them, leaves out a step whose gradients are not finite,
+and adapts the scale; there is no `get_unscaled_gradients` any more. A loop that scales the loss and
+hands the gradients to the optimizer inside takes steps of that size.
+"""
+
+import keras
+
+from fit_unfolded.pitfalls import Thread
+from fit_unfolded.pitfalls.experiment import Case
+from fit_unfolded.pitfalls.source import Edit, Place
+from fit_unfolded.pitfalls.tiny import blobs, classifier, dtype_policy, eager
+
+EDIT = Edit(
+    "manual_loop.trainer:train_step",
+    right="optimizer.apply_gradients(zip(gradients, weights, strict=True))",
+    wrong="optimizer.inner_optimizer.apply_gradients(zip(gradients, weights, strict=True))",
+)
+KERAS = Place(
+    "keras.src.optimizers.loss_scale_optimizer:LossScaleOptimizer._stateful_handle_finite_grads",
+    "unscaled_grads = [",
+)
+THREAD = Thread(
+    "https://github.com/keras-team/keras/issues/20894",
+    "The tutorial's loop calls get_scaled_loss and get_unscaled_gradients, which Keras 3 does "
+    "not have.",
+)
+
+
+def case():
+    """Half precision; plain SGD shows the size of the gradients as it is."""
+    return Case(
+        data=blobs(),
+        build=build,
+        compile=lambda: eager(keras.optimizers.SGD(0.1)),
+        fit={"epochs": 5, "batch_size": 11},
+    )
+
+
+def build():
+    """Layers that compute in float16."""
+    with dtype_policy("mixed_float16"):
+        return classifier(keras.layers.Dense(8, activation="relu"))

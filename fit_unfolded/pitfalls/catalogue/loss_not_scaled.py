@@ -1,0 +1,46 @@
+"""Loss not scaled in `mixed_float16`.
+
+float16 has no number between 0 and 6e-8, so small gradients vanish in it. `compile` therefore wraps
+the optimizer in a `LossScaleOptimizer`: `scale_loss` multiplies the loss by 32,768 before the
+gradients are taken, and `apply_gradients` divides them again. A loop that takes the gradients of
+the plain loss has them divided all the same, and learns 32,768 times too slowly.
+"""
+
+import keras
+
+from fit_unfolded.pitfalls import Thread
+from fit_unfolded.pitfalls.experiment import Case
+from fit_unfolded.pitfalls.source import Edit, Place
+from fit_unfolded.pitfalls.tiny import blobs, classifier, dtype_policy, eager
+
+EDIT = Edit(
+    "manual_loop.trainer:train_step",
+    right="scaled_loss = optimizer.scale_loss(loss)",
+    wrong="scaled_loss = loss",
+)
+KERAS = Place(
+    "keras.src.backend.tensorflow.trainer:TensorFlowTrainer.train_step",
+    "loss = self.optimizer.scale_loss(loss)",
+)
+THREAD = Thread(
+    "https://github.com/keras-team/keras/issues/19244",
+    "Someone wrapped the optimizer in LossScaleOptimizer, supposed that it would see to the "
+    "scaling, and found that training stopped improving after some steps, while it went on in "
+    "float32.",
+)
+
+
+def case():
+    """Half precision; plain SGD shows the size of the gradients as it is."""
+    return Case(
+        data=blobs(),
+        build=build,
+        compile=lambda: eager(keras.optimizers.SGD(0.1)),
+        fit={"epochs": 5, "batch_size": 11},
+    )
+
+
+def build():
+    """Layers that compute in float16."""
+    with dtype_policy("mixed_float16"):
+        return classifier(keras.layers.Dense(8, activation="relu"))

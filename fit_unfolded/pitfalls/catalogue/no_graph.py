@@ -1,0 +1,45 @@
+"""No `tf.function` around the step.
+
+Without `tf.function` Python runs every operation of every batch, and the small ones cost more to
+start than to compute. fit traces the step once and then makes one call a batch. What is counted
+here is how often Python runs the model's `call` during training.
+"""
+
+from fit_unfolded.pitfalls import Thread
+from fit_unfolded.pitfalls.experiment import Case
+from fit_unfolded.pitfalls.source import Edit, Place
+from fit_unfolded.pitfalls.tiny import SPARSE, Traced, blobs, classifier
+
+EDIT = Edit(
+    "manual_loop.trainer:make_function",
+    right="step = graph(step, jit_compile)",
+    wrong="return lambda iterator: step(next(iterator))",
+)
+KERAS = Place(
+    "keras.src.backend.tensorflow.trainer:TensorFlowTrainer._make_function",
+    "one_step_on_data = tf.function(",
+)
+THREAD = Thread(
+    "https://github.com/tensorflow/tensorflow/issues/28714",
+    "A loop with a GradientTape took many times as long as fit; the question is why, if fit "
+    "is only a wrapper.",
+)
+
+
+TIMED = True
+COUNTED = "runs of the model's Python"
+
+
+def case():
+    """Twelve batches an epoch."""
+    return Case(
+        data=blobs(132),
+        build=lambda: classifier(Traced()),
+        compile=lambda: {"optimizer": "adam", "loss": SPARSE},
+        fit={"epochs": 8, "batch_size": 11},
+    )
+
+
+def count(run):
+    """Runs of the layer's `call` in training."""
+    return run.trainer.model.layers[0].runs

@@ -1,0 +1,41 @@
+"""Regularisers left out of the loss.
+
+A kernel regulariser, an activity regulariser or `add_loss` does nothing by itself: its value is one
+entry of `model.losses`, and whoever computes the loss has to add these entries. A loop that forgets
+them trains an unregularised model and shows a smaller loss. They must be read after the forward
+pass, inside the tape.
+"""
+
+import keras
+
+from fit_unfolded.pitfalls import Thread
+from fit_unfolded.pitfalls.experiment import Case
+from fit_unfolded.pitfalls.source import Edit, Place
+from fit_unfolded.pitfalls.tiny import blobs, classifier, eager
+
+EDIT = Edit(
+    "manual_loop.trainer:train_step",
+    right="loss = objective(y, y_pred, sample_weight, model.losses)",
+    wrong="loss = objective(y, y_pred, sample_weight, [])",
+)
+KERAS = Place(
+    "keras.src.trainers.trainer:Trainer.compute_loss",
+    "for loss in self.losses:",
+)
+THREAD = Thread(
+    "https://github.com/hunglc007/tensorflow-yolov4-tflite/issues/369",
+    "The layers have L2 regularisers, but the loop adds up three losses of its own: with the "
+    "regularisers taken out, the total stays the same.",
+)
+
+
+def case():
+    """A strong L2 regulariser."""
+    return Case(
+        data=blobs(),
+        build=lambda: classifier(
+            keras.layers.Dense(8, kernel_regularizer=keras.regularizers.L2(0.05))
+        ),
+        compile=lambda: eager("adam"),
+        fit={"epochs": 5, "batch_size": 11},
+    )

@@ -1,0 +1,50 @@
+"""A Python number among the arguments of the step.
+
+`tf.function` traces anew for every Python value that it has not seen: a step that is given the
+batch's number, or a learning rate as a float, makes a new graph for each batch. It is then slower
+than no graph at all. A tensor, `tf.constant(number)`, has one graph for all values. fit hands its
+step nothing but the iterator.
+"""
+
+from fit_unfolded.pitfalls import Thread
+from fit_unfolded.pitfalls.experiment import Case
+from fit_unfolded.pitfalls.source import Edit, Place
+from fit_unfolded.pitfalls.tiny import SPARSE, Traced, blobs, classifier
+
+EDIT = Edit(
+    "manual_loop.trainer:make_function",
+    right="step = graph(step, jit_compile)",
+    wrong="""
+numbers = iter(range(10**9))
+numbered = tf.function(lambda data, number: step(data), autograph=False)
+return lambda iterator: numbered(next(iterator), next(numbers))
+""",
+)
+KERAS = Place(
+    "keras.src.backend.tensorflow.trainer:TensorFlowTrainer.fit",
+    "logs = self.train_function(iterator)",
+)
+THREAD = Thread(
+    "https://github.com/tensorflow/tensorflow/issues/32157",
+    "An argument that was no tensor made training slow; the answer promises a warning for too "
+    "many traces, for many users meet it.",
+)
+
+
+TIMED = True
+COUNTED = "graphs of the step"
+
+
+def case():
+    """Two batches an epoch."""
+    return Case(
+        data=blobs(22),
+        build=lambda: classifier(Traced()),
+        compile=lambda: {"optimizer": "sgd", "loss": SPARSE},
+        fit={"epochs": 4, "batch_size": 11},
+    )
+
+
+def count(run):
+    """Runs of the layer's `call` in training: one for each graph."""
+    return run.trainer.model.layers[0].runs
