@@ -6,12 +6,11 @@ a model that it compiled itself and of no other. The loop uses nothing of what t
 
 Keras 3.15.1 forgets three things, mended here:
 
-1. `.h5`, reading (`legacy/saving/legacy_h5_format.py`, `load_model_from_hdf5`): the optimizer is
-   built for `model._trainable_variables`, which is empty in a Sequential or functional model, so
-   its state is dropped and `fit` raises "Unknown variable"; a metric `"mae"` comes back under
-   another name, a loss `"mse"` not at all; how a step is run is passed over. The state is therefore
-   written under another name, where Keras leaves it alone, and `load_model` below reads the
-   training configuration itself.
+1. `.h5`, reading (`legacy/saving/legacy_h5_format.py`, `load_model_from_hdf5`): the optimizer's
+   state is dropped, because `model._trainable_variables` is empty in a Sequential or functional
+   model; metrics and losses come back under other names or not at all; how a step is run is passed
+   over. The state is therefore written under a name that Keras leaves alone, and `load_model` below
+   reads the training configuration itself.
 2. `.h5`, writing: the optimizer is removed from the configuration in use, so that the next `.keras`
    file has none (`legacy/saving/saving_utils.py`, `model_metadata`). Hence a fresh `compile`.
 3. Both formats: the state of a `keras.random.SeedGenerator` is not written, so a Dropout that goes

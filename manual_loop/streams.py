@@ -13,7 +13,7 @@ import multiprocessing
 import random
 import types
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -28,10 +28,6 @@ tree = keras.tree
 PEEK = 2  # batches looked at, to learn which sizes all batches share
 
 
-def _nothing():
-    pass
-
-
 @dataclasses.dataclass
 class Source:
     """Batches from one kind of data.
@@ -44,8 +40,8 @@ class Source:
 
     walk: Callable
     steps: int | None
-    on_epoch_begin: Callable = _nothing
-    on_epoch_end: Callable = _nothing
+    on_epoch_begin: Callable = lambda: None
+    on_epoch_end: Callable = lambda: None
 
 
 def stream_source(x, y, sample_weight, shuffle, class_weight):
@@ -54,13 +50,13 @@ def stream_source(x, y, sample_weight, shuffle, class_weight):
     Raises:
         ValueError: an unknown kind of data, or an argument that belongs into the batches.
     """
-    if isinstance(x, tf.data.Dataset):
-        kind = "tf.data.Dataset"
-    elif isinstance(x, keras.utils.PyDataset):
-        kind = "PyDataset"
-    elif isinstance(x, types.GeneratorType):
-        kind = "generator"
-    else:
+    kinds = {
+        tf.data.Dataset: "tf.data.Dataset",
+        keras.utils.PyDataset: "PyDataset",
+        types.GeneratorType: "generator",
+    }
+    kind = next((kinds[cls] for cls in kinds if isinstance(x, cls)), None)
+    if kind is None:
         raise ValueError(f"Unrecognized data type: x={x} (of type {type(x)})")
     for name, argument in (("y", y), ("sample_weight", sample_weight)):
         if argument is not None:
@@ -113,26 +109,9 @@ def generator_source(generator):
 
 def pydataset_source(data, class_weight, shuffle):
     """A `keras.utils.PyDataset`, in its order or shuffled; with workers, fetched ahead."""
-
-    def standardize(batch):
-        if isinstance(batch, dict):
-            return batch
-        batch = tuple(batch) if isinstance(batch, (list, tuple)) else (batch,)
-        if len(batch) not in (1, 2, 3):
-            raise ValueError(
-                "`PyDataset.__getitem__` must return (x,), (x, y) or (x, y, sample_weight). "
-                f"Received {len(batch)} elements."
-            )
-        if class_weight is None or len(batch) == 1:
-            return batch
-        check_class_weight(batch[1], batch[2] if len(batch) == 3 else None)
-        return *batch, weigh_classes(batch[1], class_weight)
-
     workers = data.workers if data.workers > 1 or data.use_multiprocessing else 0
-    endless: Iterator[int] = itertools.count()
-    fetched: collections.deque = (
-        collections.deque()
-    )  # what workers fetched ahead of an endless dataset
+    endless = itertools.count()
+    fetched: collections.deque = collections.deque()  # what workers fetched ahead of endless data
 
     def batches():
         if data.num_batches is None:
@@ -144,12 +123,14 @@ def pydataset_source(data, class_weight, shuffle):
             indices = iter(order)
             fetched.clear()
         if workers:
-            yield from map(standardize, fetch_ahead(data, indices, workers, fetched))
+            found = fetch_ahead(data, indices, workers, fetched)
         else:
-            yield from (standardize(data[i]) for i in indices)
+            found = map(data.__getitem__, indices)
+        for batch in found:
+            yield _standardize(batch, class_weight)
 
     length = data.num_batches
-    peeked = [standardize(data[i]) for i in range(PEEK if length is None else min(PEEK, length))]
+    peeked = [_standardize(data[i], class_weight) for i in range(PEEK)[:length]]
     if not peeked:
         raise ValueError("The PyDataset `x` has length 0.")
     dataset = tf.data.Dataset.from_generator(batches, output_signature=common_signature(peeked))
@@ -162,6 +143,23 @@ def pydataset_source(data, class_weight, shuffle):
     return Source(lambda: iter(dataset), length, data.on_epoch_begin, data.on_epoch_end)
 
 
+def _standardize(batch, class_weight):
+    """What `PyDataset.__getitem__` returned as a tuple (or a dict, the inputs alone)."""
+    if isinstance(batch, dict):
+        return batch
+    batch = tuple(batch) if isinstance(batch, (list, tuple)) else (batch,)
+    if len(batch) not in (1, 2, 3):
+        raise ValueError(
+            "`PyDataset.__getitem__` must return (x,), (x, y) or (x, y, sample_weight). "
+            f"Received {len(batch)} elements."
+        )
+    x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(batch)
+    if class_weight is None or y is None:
+        return batch
+    check_class_weight(y, sample_weight)
+    return x, y, weigh_classes(y, class_weight)
+
+
 def fetch_ahead(data, indices, workers, fetched):
     """Yield `data[i]` for each index in order, fetched by threads or processes.
 
@@ -171,24 +169,20 @@ def fetch_ahead(data, indices, workers, fetched):
         workers: how many threads or processes.
         fetched: a deque for what is under way; what is left in it comes first.
     """
+    pool: concurrent.futures.Executor
     if data.use_multiprocessing:
-        pool: concurrent.futures.Executor = concurrent.futures.ProcessPoolExecutor(
-            workers,
-            mp_context=multiprocessing.get_context("fork"),
-            initializer=_share,
-            initargs=(data,),
-        )
+        fork = multiprocessing.get_context("fork")  # it inherits the data: nothing is pickled
+        pool = concurrent.futures.ProcessPoolExecutor(workers, fork, _share, (data,))
         fetch = _fetch_shared
     else:
         pool = concurrent.futures.ThreadPoolExecutor(workers)
         fetch = data.__getitem__
     with pool:
-        fetched.extend(
-            pool.submit(fetch, i) for i in itertools.islice(indices, data.max_queue_size)
-        )
+        coming = (pool.submit(fetch, i) for i in indices)
+        fetched.extend(itertools.islice(coming, data.max_queue_size))
         while fetched:
             yield fetched.popleft().result()
-            fetched.extend(pool.submit(fetch, i) for i in itertools.islice(indices, 1))
+            fetched.extend(itertools.islice(coming, 1))
 
 
 _shared: Any = None  # in a worker process: the dataset it fetches from
@@ -216,17 +210,14 @@ def _common_spec(*leaves):
     first = leaves[0]
     if first is None:
         return tf.OptionalSpec(None)
-    if not hasattr(first, "shape"):
-        first = np.array(first)
-    ranks = {len(leaf.shape) for leaf in leaves if hasattr(leaf, "shape")}
-    if len(first.shape) < 1 or len(ranks) > 1:
+    shapes = [tuple(np.shape(leaf)) for leaf in leaves]
+    if not shapes[0] or len({len(shape) for shape in shapes}) > 1:
         raise ValueError(
             "Arrays in batches must have at least one axis, and as many in every batch. "
-            f"Received shapes: {[tuple(np.shape(leaf)) for leaf in leaves]}"
+            f"Received shapes: {shapes}"
         )
-    sizes = zip(*(np.shape(leaf) for leaf in leaves), strict=True)
-    shape = [size[0] if len(set(size)) == 1 else None for size in sizes]
-    shape[0] = None
+    common = [sizes[0] if len(set(sizes)) == 1 else None for sizes in zip(*shapes, strict=True)]
+    shape = [None, *common[1:]]
     dtype = keras.backend.standardize_dtype(first.dtype)
     if isinstance(first, tf.RaggedTensor):
         return tf.RaggedTensorSpec(shape, dtype, first.ragged_rank, first.row_splits.dtype)

@@ -27,10 +27,8 @@ def weigh_classes(y, class_weight):
     if y.ndim > 1:
         y = np.squeeze(y, -1) if y.shape[-1] == 1 else np.argmax(y, -1)
     classes = np.round(y).astype("int32")
-    sample_weight = np.ones(classes.shape[0], keras.config.floatx())
-    for sample, class_number in enumerate(classes):
-        sample_weight[sample] = class_weight.get(int(class_number), 1.0)
-    return sample_weight
+    weights = [class_weight.get(int(number), 1.0) for number in classes]
+    return np.array(weights, keras.config.floatx())
 
 
 def weigh_classes_in_graph(class_weight):
@@ -43,18 +41,17 @@ def weigh_classes_in_graph(class_weight):
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(batch)
         check_class_weight(y, sample_weight)
         if y.shape.rank < 2:
-            numbers = tf.cast(tf.round(y), tf.int32)
-        elif y.shape[-1] is None:
-            numbers = tf.cond(tf.shape(y)[-1] > 1, lambda: of_one_hot(y), lambda: of_column(y))
-        else:
-            numbers = of_one_hot(y) if y.shape[-1] > 1 else of_column(y)
+            numbers = as_numbers(y)
+        else:  # how long the last axis is may be known only when the batch is there
+            one_hot = tf.shape(y)[-1] > 1
+            numbers = tf.cond(one_hot, lambda: of_one_hot(y), lambda: as_numbers(y[..., 0]))
         return x, y, tf.gather(table, numbers)
+
+    def as_numbers(y):
+        return tf.cast(tf.round(y), tf.int32)
 
     def of_one_hot(y):
         return tf.argmax(y, -1, output_type=tf.int32)
-
-    def of_column(y):
-        return tf.cast(tf.round(tf.squeeze(y, -1)), tf.int32)
 
     return add_weights
 
@@ -85,7 +82,7 @@ def one_for_each_output(y, sample_weight):
         return sample_weight
     if not isinstance(sample_weight, (list, tuple, dict)):
         shape = tuple(sample_weight.shape)
-        if len(shape) != 1 and not (len(shape) == 2 and shape[1] == 1):
+        if len(shape) != 1 and shape[1:] != (1,):
             raise ValueError(
                 "One `sample_weight` array for several outputs must have shape [samples]. Pass one "
                 f"array for each output instead. Received shape: {shape}"
