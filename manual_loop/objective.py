@@ -93,15 +93,15 @@ class Objective:
             raise ValueError("`loss` compares with labels, but `y` is None.")
         if self.terms is None:
             self._resolve(y, y_pred)
-        # in the containers of the first batch, so that the terms' paths lead to the leaves
-        y, y_pred = tree.pack_sequence_as(self._structure, tree.flatten((y, y_pred)))
+        if not _same_structure(self._structure, (y, y_pred)):  # the terms' paths would lead astray
+            y, y_pred = tree.pack_sequence_as(self._structure, tree.flatten((y, y_pred)))
 
         values = []
         for i, term in enumerate(self.terms):
             prediction = _at(y_pred, term.path)
-            weight = (
-                _at(sample_weight, term.path) if tree.is_nested(sample_weight) else sample_weight
-            )
+            weight = sample_weight
+            if tree.is_nested(weight):  # one for each output
+                weight = _at(weight, term.path)
             value = term.function(_at(y, term.path), prediction, weight)
             value = keras.ops.cast(value, keras.config.floatx())
             if self.trackers and not single:
@@ -118,15 +118,14 @@ class Objective:
 
     def _in_structure_of(self, y_pred, y):
         """`y` in the containers of `y_pred`, which need not be those it came in."""
-        misfit = contextlib.suppress(ValueError, TypeError)
-        with misfit:
-            tree.assert_same_structure(y_pred, y)
+        if _same_structure(y_pred, y):
             return y
         if not tree.is_nested(y) and hasattr(y_pred, "__len__") and len(y_pred) == 1:
             y = [y]
         names = self.output_names or ()
         if isinstance(y, dict) and isinstance(y_pred, (list, tuple)) and set(y) == set(names):
             y = [y[name] for name in names]
+        misfit = contextlib.suppress(ValueError, TypeError)
         with misfit:  # a flat list for outputs in outputs
             return tree.pack_sequence_as(y_pred, y)
         with misfit:  # lists for tuples
@@ -209,9 +208,10 @@ def _with_weights(loss, loss_weights):
             f"`loss_weights` must match the number of losses: {len(losses)} losses and "
             f"{len(weights)} weights."
         )
-    pairs = zip(losses, weights, strict=True)
-    return tree.pack_sequence_as(
-        loss, [None if pair[0] is None else Weighted(*pair) for pair in pairs]
+    if not _same_structure(loss, loss_weights):  # by order, then, and not by name
+        loss_weights = tree.pack_sequence_as(loss, weights)
+    return tree.map_structure(
+        lambda entry, weight: None if entry is None else Weighted(entry, weight), loss, loss_weights
     )
 
 
@@ -242,6 +242,14 @@ def resolve_loss(loss, y, y_pred):
 
 def _as_float(loss):
     return loss if loss.dtype.is_floating else tf.cast(loss, keras.config.floatx())
+
+
+def _same_structure(a, b):
+    try:
+        tree.assert_same_structure(a, b)
+    except ValueError:
+        return False
+    return True
 
 
 def _at(structure, path):
