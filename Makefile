@@ -4,13 +4,19 @@ VENV := .venv
 BIN := $(VENV)/bin
 # For bench-peers: another requirement for PyTorch, such as torch==2.13.0+cpu.
 TORCH ?=
+# Tests at a time: `make test JOBS=4`. Each takes up to 3 GB of memory.
+JOBS ?= 2
 STAMP := $(VENV)/.installed
 
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
 PEERS := $(VENV)/.peers
+MUTANTS := $(VENV)/.mutants
+# Installs into the environment.
+PIP = $(if $(shell command -v uv),uv pip install --quiet --python $(BIN)/python,\
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check)
 
-.PHONY: compare bench bench-peers test fuzz lint format clean
+.PHONY: compare bench bench-peers test fuzz mutants lint format clean
 
 compare: $(STAMP)
 	$(BIN)/fit-unfolded compare
@@ -22,11 +28,15 @@ bench-peers: $(PEERS)
 	$(BIN)/fit-unfolded bench --peers
 
 test: lint
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n $(JOBS) --dist worksteal
 
 # Random examples on both sides: make fuzz N=1000
 fuzz: $(STAMP)
 	$(BIN)/python tests/fuzz.py $(or $(N),100)
+
+# Small changes to the loop's code, drawn at random, and whether a test notices: make mutants N=300
+mutants: $(MUTANTS)
+	$(BIN)/python tests/mutants.py $(or $(N),150)
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
@@ -37,25 +47,24 @@ format: $(STAMP)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# The stamp is written last, so that an installation broken off is done again.
+# A stamp is written last, so that an installation broken off is done again.
 $(STAMP): pyproject.toml
 	@echo 'Installing into $(VENV): some minutes, once.'
 	@if command -v uv >/dev/null 2>&1; then \
-		uv venv --quiet --allow-existing --python $(PYTHON) $(VENV) && \
-		uv pip install --quiet --python $(BIN)/python --editable '.[test]'; \
+		uv venv --quiet --allow-existing --python $(PYTHON) $(VENV); \
 	else \
-		$(PYTHON) -m venv $(VENV) && \
-		$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test]'; \
+		$(PYTHON) -m venv $(VENV); \
 	fi
+	@$(PIP) --editable '.[test]'
 	@touch $@
 
 $(PEERS): $(STAMP)
 	@echo 'Installing PyTorch and JAX into $(VENV): some minutes, once.'
-	@if command -v uv >/dev/null 2>&1; then \
-		uv pip install --quiet --python $(BIN)/python --editable '.[test,peers]' $(TORCH); \
-	else \
-		$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test,peers]' $(TORCH); \
-	fi
+	@$(PIP) --editable '.[test,peers]' $(TORCH)
+	@touch $@
+
+$(MUTANTS): $(STAMP)
+	@$(PIP) --editable '.[test,mutants]'
 	@touch $@
 
 clean:

@@ -9,14 +9,20 @@ example, the loop must raise the same type of error.
 
 import argparse
 import collections
+import logging
+import multiprocessing
+import os
 import textwrap
 import time
+from concurrent import futures
 
 import conftest  # noqa: F401  TensorFlow, quietly
 from cases import *  # noqa: F403  what the programs use
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 from parity import TRAINERS, assert_same, observe, train
+
+CHUNK = 40  # examples a process
 
 
 def one_of(*sources):
@@ -279,17 +285,14 @@ def run(program):
     return names["raised"]
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("examples", type=int)
-    parser.add_argument("--seed", type=int, default=int(time.time()))
-    options = parser.parse_args()
+def examine(examples, first_seed):
+    """Draw and run examples; what came of them: Counter of outcomes, of them "differs"."""
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)  # each program traces anew
     outcomes = collections.Counter()
-    differing = []
 
-    @seed(options.seed)
+    @seed(first_seed)
     @settings(
-        max_examples=options.examples,
+        max_examples=examples,
         phases=[Phase.generate],
         deadline=None,
         derandomize=False,
@@ -297,16 +300,43 @@ def main():
         suppress_health_check=list(HealthCheck),
     )
     @given(programs())
-    def examine(program):
+    def one(program):
         try:
             outcomes[run(program) or "trained"] += 1
         except AssertionError as error:
-            differing.append(program)
+            outcomes["differs"] += 1
             print(f"\n{program}\n{str(error)[:600]}\n", flush=True)
 
-    examine()
-    equal = sum(outcomes.values())
-    print(f"{equal} of {equal + len(differing)} equal, seed {options.seed}: {dict(outcomes)}")
+    one()
+    return outcomes
+
+
+def examine_apart(examples, first_seed):
+    """`examine` in a process of its own: TensorFlow keeps something of every training for good."""
+    context = multiprocessing.get_context("spawn")
+    with futures.ProcessPoolExecutor(1, mp_context=context) as process:
+        try:
+            return process.submit(examine, examples, first_seed).result()
+        except futures.BrokenExecutor:
+            print(f"\nPython crashed: fuzz.py {examples} --seed {first_seed}\n", flush=True)
+            return collections.Counter(crashed=1)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("examples", type=int)
+    parser.add_argument("--seed", type=int, default=int(time.time()), help="of the first chunk")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="chunks at a time")
+    options = parser.parse_args()
+    sizes = [min(CHUNK, options.examples - done) for done in range(0, options.examples, CHUNK)]
+    seeds = range(options.seed, options.seed + len(sizes))
+    outcomes = collections.Counter()
+    with futures.ThreadPoolExecutor(options.jobs) as pool:
+        for first_seed, found in zip(seeds, pool.map(examine_apart, sizes, seeds), strict=True):
+            outcomes += found
+            print(f"{outcomes.total()} examples, seed {first_seed}: {dict(found)}", flush=True)
+    differing = outcomes["differs"] + outcomes["crashed"]
+    print(f"{outcomes.total() - differing} of {outcomes.total()} equal: {dict(outcomes)}")
     raise SystemExit(bool(differing))
 
 
