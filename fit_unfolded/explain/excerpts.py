@@ -1,0 +1,157 @@
+"""Excerpts of source for the HTML page: a few lines around each that an event leads to."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cache
+from html import escape
+from itertools import pairwise
+from pathlib import Path
+
+from pygments.lexers import PythonLexer
+from pygments.token import Token
+
+from fit_unfolded.explain.events import Line
+
+CONTEXT = 6  # lines shown above and below a line
+SMALLEST_GAP = 4  # fewer lines than this are shown rather than left out
+
+# Few colours read more calmly than many: what is not here looks like plain text.
+COLOURS = (
+    (Token.Comment, "c"),
+    (Token.Literal.String.Doc, "c"),
+    (Token.Literal.String, "s"),
+    (Token.Literal.Number, "n"),
+    (Token.Keyword, "k"),
+    (Token.Operator.Word, "k"),
+    (Token.Name.Decorator, "d"),
+    (Token.Name.Function, "f"),
+    (Token.Name.Class, "f"),
+)
+
+
+@dataclass(frozen=True)
+class Stop:
+    """Where an event or a decision of compile leads on one side."""
+
+    entry: str  # the id of the event or decision
+    line: Line
+    stack: tuple[Line, ...] = ()  # the calls that led there, the nearest first
+
+
+class Source:
+    """What one side's pane shows: of each file the lines around the stops.
+
+    Args:
+        side: "fit" or "loop".
+        package: name and version of what is shown.
+        stops: all of them, in order.
+    """
+
+    def __init__(self, side: str, package: str, stops: list[Stop]) -> None:
+        self.side = side
+        self.package = package
+        self._firsts: dict[str, dict[int, Stop]] = {}  # file -> number of the line -> first stop
+        for stop in stops:
+            self._firsts.setdefault(stop.line.file, {}).setdefault(stop.line.number, stop)
+        self._files = {file: place for place, file in enumerate(self._firsts)}
+        self._stacks = {
+            stack: place for place, stack in enumerate(dict.fromkeys(s.stack for s in stops))
+        }
+
+    def line_id(self, stop: Stop) -> str:
+        """The id of the line in the page."""
+        return f"{self.side}-{self._files[stop.line.file]}-{stop.line.number}"
+
+    def stack_id(self, stop: Stop) -> str:
+        """The id of the calls that led there."""
+        return f"{self.side}-stack-{self._stacks[stop.stack]}"
+
+    def text(self, stop: Stop) -> str:
+        """The line itself, without its indentation."""
+        return _lines(stop.line.path)[stop.line.number - 1].strip()
+
+    def pane(self) -> str:
+        """The column with the excerpts."""
+        excerpts = "\n".join(map(self._excerpts, self._firsts))
+        stacks = "".join(self._calls(stack, place) for stack, place in self._stacks.items())
+        title = escape(self.package)
+        return (
+            f'<section class="column source" data-side="{self.side}" aria-label="{title}">'
+            f"<h2>{title}</h2><details hidden><summary></summary>{stacks}</details>\n"
+            f'<div class="scroll" tabindex="0" role="region" aria-label="Source of {title}">'
+            f"{excerpts}</div></section>"
+        )
+
+    def _calls(self, stack: tuple[Line, ...], place: int) -> str:
+        calls = "".join(
+            f"<li><strong>{escape(line.function)}</strong> {escape(line.file)}:{line.number}</li>"
+            for line in reversed(stack)
+        )
+        return f'<ol id="{self.side}-stack-{place}" hidden>{calls}</ol>'
+
+    def _excerpts(self, file: str) -> str:
+        firsts = self._firsts[file]
+        path = next(iter(firsts.values())).line.path
+        plain, coloured = _lines(path), _coloured(path)
+        rows = []
+        previous = 0
+        for number in sorted(around(firsts, len(plain))):
+            if number > previous + 1:
+                rows.append('<li class="gap">⋯</li>')
+            rows.append(
+                self._row(number, plain[number - 1], coloured[number - 1], firsts.get(number))
+            )
+            previous = number
+        if previous < len(plain):
+            rows.append('<li class="gap">⋯</li>')
+        return (
+            f'<section data-file="{escape(file)}"><h3>{escape(file)}</h3>'
+            f"<ol>{''.join(rows)}</ol></section>"
+        )
+
+    def _row(self, number: int, plain: str, coloured: str, stop: Stop | None) -> str:
+        indent = len(plain) - len(plain.lstrip(" "))
+        code = f'<code style="--i:{indent}"><i>{" " * indent}</i>{coloured}</code>'
+        if stop is None:
+            return f"<li><b>{number}</b>{code}</li>"
+        return (
+            f'<li class="stop" id="{self.line_id(stop)}" '
+            f'data-function="{escape(stop.line.function)}">'
+            f'<a href="#{stop.entry}">{number}</a>{code}</li>'
+        )
+
+
+def around(stops: Iterable[int], last: int) -> set[int]:
+    """The line numbers to show: those around each stop, and gaps too small to leave out."""
+    shown: set[int] = set()
+    for stop in stops:
+        shown.update(range(max(1, stop - CONTEXT), min(last, stop + CONTEXT) + 1))
+    ordered = sorted(shown)
+    for low, high in pairwise(ordered):
+        if high - low - 1 < SMALLEST_GAP:
+            shown.update(range(low + 1, high))
+    return shown
+
+
+@cache
+def _lines(path: str) -> list[str]:
+    return Path(path).read_text(encoding="utf-8").rstrip("\n").split("\n")
+
+
+@cache
+def _coloured(path: str) -> list[str]:
+    """Each line as HTML, without its indentation."""
+    lines = [""]
+    lexer = PythonLexer(stripnl=False, ensurenl=False)
+    for token, text in lexer.get_tokens("\n".join(_lines(path))):
+        colour = next((name for kind, name in COLOURS if token in kind), None)
+        for place, part in enumerate(text.split("\n")):
+            if place:
+                lines.append("")
+            if not lines[-1]:
+                part = part.lstrip(" ")
+            if part and colour:
+                lines[-1] += f'<span class="{colour}">{escape(part)}</span>'
+            elif part:
+                lines[-1] += escape(part)
+    return lines
