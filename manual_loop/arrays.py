@@ -64,8 +64,9 @@ class Resident:
 
     Attributes:
         arrays: tensors `[samples, ...]`, or a tuple or dict of them.
-        batch_signature, block_signature: what a function of one batch, and of a block of them, is
-            given; see `execution.py`.
+        batch_size: int64 [], on the device too.
+        batch_signature: of `arrays` and of the samples of one batch.
+        block_signature: of `arrays`, of full batches and of the partial one.
     """
 
     def __init__(self, arrays, samples, batch_size, shuffle):
@@ -78,15 +79,15 @@ class Resident:
         self._shuffled = tf.function(tf.random.shuffle, autograph=False).get_concrete_function(
             tf.TensorSpec([None], tf.int64)
         )
+        self.batch_size = tf.constant(batch_size, tf.int64)
         # with a partial batch no batch has a static size: fit's pipeline has one shape for all
         partial = samples % batch_size > 0
         size = None if partial else batch_size
         specs = tree.map_structure(_open_samples, self.arrays)
-        order = tf.TensorSpec([None, size], tf.int64)
+        full = tf.TensorSpec([None, size], tf.int64)
         rest = tf.TensorSpec([None], tf.int64) if partial else None
-        number = tf.TensorSpec([], tf.int32)
         self.batch_signature = Signature((specs, tf.TensorSpec([size], tf.int64)))
-        self.block_signature = Signature((specs, order, rest, number, number))
+        self.block_signature = Signature((specs, full, rest))
 
     def order(self):
         """The `Order` of the next epoch, drawn as fit draws it.
@@ -110,6 +111,7 @@ class Order:
     """The order in which one epoch takes the samples.
 
     Attributes:
+        samples: int64 `[samples]`: all of them.
         full: int64 `[full batches, batch_size]`: the samples of each batch.
         rest: int64 `[samples % batch_size]`: those of the partial batch; None if there is none.
         steps: how many batches that makes.
@@ -117,15 +119,10 @@ class Order:
 
     def __init__(self, samples, batch_size):
         whole = len(samples) // batch_size * batch_size
+        self.samples = samples
         self.full = tf.reshape(samples[:whole], [-1, batch_size])
         self.rest = samples[whole:] if whole < len(samples) else None
         self.steps = len(self.full) + (self.rest is not None)
-
-    @functools.cached_property
-    def batches(self):
-        """The samples of each batch, a list of int64 `[batch_size]` or fewer."""
-        full = tf.unstack(self.full) if len(self.full) else []
-        return full if self.rest is None else [*full, self.rest]
 
 
 class Walk:
@@ -133,36 +130,46 @@ class Walk:
 
     Attributes:
         data: the `Resident` arrays.
+        position: the number of the next batch.
     """
 
     def __init__(self, data):
         self.data = data
-        self._position = 0
+        self.position = 0
 
     @functools.cached_property
     def order(self):
         """The `Order` of this epoch."""
         return self.data.order()
 
+    def in_batches(self):
+        """What it takes to go on batch by batch: arrays, samples in order, samples a batch."""
+        return self.data.arrays, self.order.samples, self.data.batch_size
+
+    def in_blocks(self):
+        """What it takes to go on in blocks: arrays, full batches, the partial one."""
+        return self.data.arrays, self.order.full, self.order.rest
+
     def __iter__(self):
         return self
 
     def __next__(self):
         """The next batch."""
-        first, _ = self.next_block(1)
-        return gather(self.data.arrays, self.order.batches[first])
+        at, size = self.position, self.data.batch_size
+        self.advance(1)
+        return gather(self.data.arrays, self.order.samples[at * size : (at + 1) * size])
 
-    def next_block(self, count):
-        """The numbers of the next batch and of the one behind the block of `count` batches.
+    def advance(self, count):
+        """Go on by `count` batches, or to the end of the epoch; returns by how many.
 
         Raises:
             StopIteration: the epoch has ended.
         """
-        first = self._position
+        first = self.position
         if first >= self.order.steps:
             raise StopIteration
-        self._position = min(first + count, self.order.steps)
-        return first, self._position
+        self.position = min(first + count, self.order.steps)
+        return self.position - first
 
 
 class Signature:

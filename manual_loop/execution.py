@@ -10,8 +10,7 @@ A rung of this ladder changes when and where the lines of `steps.py` run, never 
 
 Keras 3.15 has the same rungs (`keras/src/backend/tensorflow/trainer.py`,
 `TensorFlowTrainer._make_function`, `make_predict_function`), always over a `tf.data` iterator. Here
-arrays lie on the device, and a batch is taken from them inside the call, by the numbers of its
-samples: that saves the iterator, which costs more than the arithmetic of a small step.
+batches of arrays come from a desk: see `desks.py`.
 """
 
 import functools
@@ -19,13 +18,14 @@ import functools
 import keras
 import tensorflow as tf
 
-from manual_loop.arrays import Walk, gather
+from manual_loop.arrays import Walk
 from manual_loop.batches import take
+from manual_loop.desks import BatchDesks, BlockDesks, empty_logs, gains_from_a_block, graph
 
 tree = keras.tree
 
 
-def make_function(step, *, run_eagerly, jit_compile, steps_per_execution):
+class StepFunction:
     """A function of an iterator that takes the next block of batches and returns its last logs.
 
     Args:
@@ -33,43 +33,57 @@ def make_function(step, *, run_eagerly, jit_compile, steps_per_execution):
         run_eagerly: no graph.
         jit_compile: compile the step with XLA.
         steps_per_execution: batches a call, at least 1.
-
-    Returns:
-        `iterator -> logs`. It raises StopIteration or `tf.errors.OutOfRangeError` where the data
-        end before the first batch of the block; a later end cuts the block short.
     """
-    step = without_optionals(step)
-    if run_eagerly:
-        return lambda iterator: [step(data) for data in take(iterator, steps_per_execution)][-1]
 
-    step = graph(step, jit_compile)
-    from_arrays = arrays_function(step, jit_compile, steps_per_execution)
-    from_stream = stream_function(step, steps_per_execution)
-    return lambda it: from_arrays(it) if isinstance(it, Walk) else from_stream(it)
+    def __init__(self, step, *, run_eagerly, jit_compile, steps_per_execution):
+        self._step = without_optionals(step)
+        self._block = steps_per_execution
+        self._run_eagerly = run_eagerly
+        if run_eagerly:
+            return
+        step = graph(self._step, jit_compile)
+        self._from_stream = stream_function(step, steps_per_execution)
+        self._batches = BatchDesks(step)
+        self._blocks = BlockDesks(step, steps_per_execution, jit_compile)
+        self._gains = functools.cache(
+            functools.partial(gains_from_a_block, jit_compile=jit_compile)
+        )
 
+    def __call__(self, iterator):
+        """`logs`.
 
-def arrays_function(step, jit_compile, steps_per_execution):
-    """`make_function` for arrays on the device, which a `Walk` leads through."""
-    batch = Traces(lambda arrays, indices: step(gather(arrays, indices)))
-    block = Traces(array_block(step), jit_compile)
-    gains = functools.cache(functools.partial(gains_from_a_block, jit_compile=jit_compile))
+        Raises:
+            StopIteration, tf.errors.OutOfRangeError: the data end before the first batch of the
+                block; a later end cuts the block short.
+        """
+        if self._run_eagerly:
+            return [self._step(data) for data in take(iterator, self._block)][-1]
+        if isinstance(iterator, Walk):
+            return self._from_arrays(iterator)
+        return self._from_stream(iterator)
 
-    def function(walk):
-        data, order = walk.data, walk.order
-        one_batch = batch[data.batch_signature]
-        first, stop = walk.next_block(steps_per_execution)
-        if steps_per_execution > 1 and gains(one_batch):
-            numbers = tf.constant(first), tf.constant(stop)
-            return block[data.block_signature](data.arrays, order.full, order.rest, *numbers)
-        for indices in order.batches[first:stop]:
-            logs = one_batch(data.arrays, indices)
+    def _from_arrays(self, walk):
+        """From arrays on the device, which a `Walk` leads through."""
+        batch = self._batches[walk.data.batch_signature]
+        if self._block > 1 and self._gains(batch):
+            block = self._blocks[walk.data.block_signature]
+            block.lay(walk, Walk.in_blocks)
+            walk.advance(self._block)
+            return block.call()
+        batch.lay(walk, Walk.in_batches)
+        for _ in range(walk.advance(self._block)):
+            logs = batch.call()
         return logs
 
-    return function
+    def release(self):
+        """Let go of the arrays that lie on the device."""
+        if not self._run_eagerly:
+            for desk in (*self._batches.values(), *self._blocks.values()):
+                desk.clear()
 
 
 def stream_function(step, steps_per_execution):
-    """`make_function` for batches from a `tf.data` iterator."""
+    """`iterator -> logs`, for batches from a `tf.data` iterator."""
     if steps_per_execution == 1:
         return graph(lambda iterator: step(iterator.get_next()))
     block = graph(stream_block(step, steps_per_execution))
@@ -81,43 +95,6 @@ def stream_function(step, steps_per_execution):
         return logs
 
     return function
-
-
-def graph(function, jit_compile=False):
-    """`tf.function`. Without autograph: it would rewrite the Python inside layers; fit does not."""
-    return tf.function(function, jit_compile=jit_compile, reduce_retracing=True, autograph=False)
-
-
-class Traces(dict):
-    """The graphs of a function, one for each `arrays.Signature`: traced once, called directly."""
-
-    def __init__(self, function, jit_compile=False):
-        super().__init__()
-        self._function = graph(function, jit_compile)
-
-    def __missing__(self, signature):
-        self[signature] = self._function.get_concrete_function(*signature.specs)
-        return self[signature]
-
-
-def gains_from_a_block(one_batch, jit_compile):
-    """Whether the loop over a block of batches should move from Python into the graph.
-
-    Not around convolutions on a CPU: inside a loop they are slower than the calls that it saves,
-    and XLA compiles them to other code with other last bits. And XLA cannot take batches from
-    sparse, ragged or string data.
-    """
-    dense = all(
-        isinstance(spec, tf.TensorSpec) and spec.dtype != tf.string
-        for spec in tree.flatten(one_batch.structured_input_signature)
-    )
-    if jit_compile and not dense:
-        return False
-    if tf.config.list_logical_devices("GPU"):
-        return True
-    definition = one_batch.graph.as_graph_def()
-    functions = [function.node_def for function in definition.library.function]
-    return not any("Conv" in node.op for nodes in (definition.node, *functions) for node in nodes)
 
 
 def stream_block(step, steps):
@@ -138,32 +115,6 @@ def stream_block(step, steps):
         return batches, logs
 
     return block
-
-
-def array_block(step):
-    """`(arrays, full, rest, first, stop) -> logs`: the batches `first` to `stop` of a `Walk`."""
-
-    def run(arrays, indices):
-        return step(gather(arrays, indices))
-
-    def block(arrays, full, rest, first, stop):
-        full_batches = tf.shape(full)[0]
-        _, logs = tf.while_loop(
-            lambda i, _: i < tf.minimum(stop, full_batches),
-            lambda i, _: (i + 1, run(arrays, tf.gather(full, i))),
-            (first, empty_logs(graph(run), arrays, full[0])),
-        )
-        if rest is not None:  # the partial batch has a size of its own: a step of its own
-            logs = tf.cond(stop > full_batches, lambda: run(arrays, rest), lambda: logs)
-        return logs
-
-    return block
-
-
-def empty_logs(step, *specs):
-    """Zeros in the shapes of a step's logs, for a loop in the graph to begin with."""
-    logs = step.get_concrete_function(*specs).structured_outputs
-    return tree.map_structure(lambda log: tf.zeros(log.shape, log.dtype), logs)
 
 
 def make_predict_function(step, *, run_eagerly, jit_compile, steps_per_execution):

@@ -14,7 +14,7 @@ import tensorflow as tf
 from manual_loop import saving
 from manual_loop.arrays import split
 from manual_loop.batches import Epochs, take
-from manual_loop.execution import concatenate_all, make_function, make_predict_function
+from manual_loop.execution import StepFunction, concatenate_all, make_predict_function
 from manual_loop.metrics import CompiledMetrics, Metrics
 from manual_loop.names import look_up
 from manual_loop.objective import Objective
@@ -124,8 +124,8 @@ class Trainer:
 
         train = functools.partial(train_step, model, optimizer, self._objective, self._metrics)
         test = functools.partial(test_step, model, self._objective, self._metrics)
-        self._train_function = make_function(train, **how_to_run(model))
-        self._test_function = make_function(test, **how_to_run(model))
+        self._train_function = StepFunction(train, **how_to_run(model))
+        self._test_function = StepFunction(test, **how_to_run(model))
         self._predict_function = None
         self._compiled = True
 
@@ -235,6 +235,8 @@ class Trainer:
             if model.stop_training:
                 break
 
+        self._train_function.release()
+        self._test_function.release()
         if epochs > 0:  # an optimizer with `use_ema` now writes its averages into the weights
             self.optimizer.finalize_variable_values(model.trainable_weights)
         callbacks.on_train_end(logs=epoch_logs)
@@ -269,6 +271,7 @@ class Trainer:
         )
         callbacks = self._callback_list(callbacks, verbose, epochs=1, steps=batches.steps)
         logs = self._evaluate(batches, callbacks)
+        self._test_function.release()
         return logs if return_dict else self._metrics.in_order(logs)
 
     def _evaluate(self, batches, callbacks):
