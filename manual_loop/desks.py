@@ -5,6 +5,8 @@ step. Here a function finds the arrays, the epoch's order of samples and the num
 batch in variables, and gathers its batch itself: so Python has nothing to do but to call it.
 """
 
+from typing import Any
+
 import keras
 import tensorflow as tf
 
@@ -73,12 +75,13 @@ class Desk:
 
     def __init__(self, function, specs, batches):
         self.specs = specs
-        self._variables = [
+        self._variables: list[Any] = [
             None if spec is None else tf.Variable(empty(spec), shape=spec.shape, trainable=False)
             for spec in tf.nest.flatten(specs, expand_composites=True)
         ]
         self._position = tf.Variable(0, dtype=tf.int64, trainable=False)
-        self._forget()
+        self._walk: Any = None
+        self._values: list[Any] = [None] * len(self._variables)
 
         def call():
             values = [None if v is None else v.read_value() for v in self._variables]
@@ -105,9 +108,6 @@ class Desk:
         for variable in self._variables:
             if variable is not None:
                 variable.assign(empty(variable))
-        self._forget()
-
-    def _forget(self):
         self._walk = None
         self._values = [None] * len(self._variables)
 

@@ -13,7 +13,7 @@ import multiprocessing
 import random
 import types
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
@@ -115,7 +115,7 @@ def pydataset_source(data, class_weight, shuffle):
 
     def batches():
         if data.num_batches is None:
-            indices = endless if workers else itertools.count()
+            indices: Iterator[int] = endless if workers else itertools.count()
         else:
             order = list(range(data.num_batches))
             if shuffle:
