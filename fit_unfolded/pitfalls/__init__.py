@@ -8,7 +8,7 @@ docstring is the title, the rest the paragraph that explains it. It defines
 - `THREAD`, a `Thread` where people met it, or None;
 - `case() -> Case`: data and model on which it matters, or `train(side) -> Trained` instead;
 - if the effect is not in the numbers, `COUNTED`, what is counted, and `count(run) -> int`;
-- if it costs time, `TIMED = True`;
+- if it costs time, `TIMED`, which epochs to compare, see `Result.slower`;
 - if not even the right loop can be equal to fit, for nothing is seeded, `EQUAL = False`.
 """
 
@@ -52,7 +52,7 @@ class Pitfall:
             is seeded.
         counted: what `count` counts, in words; None where the numbers show the effect.
         count: `run -> int`.
-        timed: whether the pitfall costs time.
+        timed: which epochs show what the pitfall costs in time; None if it costs none.
     """
 
     name: str
@@ -65,7 +65,7 @@ class Pitfall:
     equal: bool
     counted: str | None
     count: "Callable[[Run], int] | None"
-    timed: bool
+    timed: str | None
 
 
 def _files() -> dict[str, Path]:
@@ -116,5 +116,5 @@ def get(name: str) -> Pitfall:
         equal=getattr(module, "EQUAL", True),
         counted=getattr(module, "COUNTED", None),
         count=getattr(module, "count", None),
-        timed=getattr(module, "TIMED", False),
+        timed=getattr(module, "TIMED", None),
     )

@@ -1,6 +1,7 @@
 """The experiment on a pitfall: fit, the right loop and the wrong loop from one seed, compared."""
 
 import logging
+import statistics
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -19,6 +20,9 @@ from fit_unfolded.workloads import Data
 
 SEED = 0
 FIT, RIGHT, WRONG = "fit", "right loop", "wrong loop"
+# Values of a pitfall's `TIMED`.
+AFTER_THE_FIRST = "an epoch after the first"
+ALL = "all epochs, tracing included"
 
 
 @dataclass(frozen=True)
@@ -78,6 +82,12 @@ class Result:
         """Whether what the pitfall counts is not what it is in fit."""
         return bool(self.counts) and self.counts[name] != self.counts[FIT]
 
+    @property
+    def epochs(self) -> list[int]:
+        """The numbers of the epochs, counted from 1."""
+        calls = self.runs[FIT].calls
+        return [call.argument + 1 for call in calls if call.method == "on_epoch_begin"]
+
     def apart(self, metric: str) -> list[float]:
         """Wrong minus fit after each epoch, of one metric of the history."""
         fit, wrong = (self.runs[name].history[metric] for name in (FIT, WRONG))
@@ -101,11 +111,15 @@ class Result:
         return max(float(np.max(np.abs(a - b))) for a, b in pairs)
 
     def slower(self) -> float:
-        """Seconds of the wrong loop's training, as a multiple of the right loop's.
+        """Seconds of the wrong loop as a multiple of the right loop's.
 
-        The first epoch is counted, for tracing is the matter of some of these pitfalls.
+        Of the median epoch after the first, in which the right loop traces; or of all epochs
+        together, where the wrong loop loses time in the first.
         """
-        return sum(self.seconds[WRONG]) / sum(self.seconds[RIGHT])
+        right, wrong = self.seconds[RIGHT], self.seconds[WRONG]
+        if self.pitfall.timed == AFTER_THE_FIRST:
+            return statistics.median(wrong[1:]) / statistics.median(right[1:])
+        return sum(wrong) / sum(right)
 
     def first(self) -> Check | None:
         """The first check in which the wrong loop differs."""

@@ -19,7 +19,7 @@ WIDEST = 100  # columns that running text is set in
 
 
 def print_table(console: Console, results: list[Result]) -> None:
-    """One line a pitfall: how far the wrong loop is from fit at the end, and where it shows."""
+    """One line a pitfall: how far the wrong loop is from fit, and where it shows first."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
     table.add_column("pitfall", no_wrap=True)
     for header in ("loss", "val_loss", "weights"):
@@ -28,15 +28,16 @@ def print_table(console: Console, results: list[Result]) -> None:
     for result in results:
         table.add_row(
             result.pitfall.name,
-            *(_last_apart(result, metric) for metric in ("loss", "val_loss")),
+            *(_most_apart(result, metric) for metric in ("loss", "val_loss")),
             _short(result.weights_apart()) if result.pitfall.equal else "-",
             _first_seen(result),
         )
     console.print(table)
     _print_text(
         console,
-        "Apart: wrong loop minus fit after the last epoch; of the weights, the largest difference. "
-        "A dash: there is none, or nothing is seeded, so that two runs of fit differ too.",
+        "Wrong loop minus fit, after the epoch where that is most; of the weights, the largest "
+        "difference in the end. A dash: there is none, or nothing is seeded, so that two runs of "
+        "fit differ too.",
     )
     _print_sum(console, results)
 
@@ -55,8 +56,8 @@ def print_pitfall(console: Console, result: Result) -> None:
     if pitfall.timed:
         _print_text(
             console,
-            f"The wrong loop took {result.slower():.1f} times as long as the right one, tracing "
-            "included; measured once, on this machine.",
+            f"The wrong loop took {result.slower():.1f} times as long as the right one for "
+            f"{pitfall.timed}; measured once, on this machine.",
         )
     _print_places(console, pitfall)
 
@@ -94,18 +95,12 @@ def _print_epochs(console: Console, result: Result) -> None:
     for metric in [m for m in metrics if "loss" in m] + [m for m in metrics if "loss" not in m]:
         ulp = result.ulp(WRONG, metric), result.ulp(RIGHT, metric)
         values = [result.runs[name].history[metric] for name in (FIT, WRONG)]
-        for epoch, (fit, wrong) in enumerate(zip(*values, strict=True), start=1):
-            rows.append(
-                [
-                    metric if epoch == 1 else "",
-                    str(epoch),
-                    str(np.float32(fit)),
-                    str(np.float32(wrong)),
-                    _short(wrong - fit),
-                    _ulp(ulp[0][epoch - 1]),
-                    _ulp(ulp[1][epoch - 1]),
-                ]
-            )
+        for row, (epoch, fit, wrong, *ulps) in enumerate(
+            zip(result.epochs, *values, *ulp, strict=True)
+        ):
+            label = metric if row == 0 else ""
+            figures = [str(np.float32(fit)), str(np.float32(wrong)), _short(wrong - fit)]
+            rows.append([label, str(epoch), *figures, *map(_ulp, ulps)])
     headers = ["", "epoch", "fit", "wrong loop", "apart", "ULP", "right: ULP"]
     console.print(plain_table(headers, rows))
 
@@ -169,10 +164,10 @@ def _when(check: Check) -> str:
     return f"epoch {int(epoch) + 1}, {part}batch {int(batch) + 1}"
 
 
-def _last_apart(result: Result, metric: str) -> str:
+def _most_apart(result: Result, metric: str) -> str:
     if metric not in result.runs[FIT].history or not result.pitfall.equal:
         return "-"
-    return _short(result.apart(metric)[-1])
+    return _short(max(result.apart(metric), key=lambda apart: (apart != apart, abs(apart))))
 
 
 def _short(value: float) -> str:

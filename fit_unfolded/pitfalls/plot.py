@@ -44,7 +44,7 @@ def draw(path: Path, result: Result) -> None:
 def _draw_values(axes: Axes, result: Result, metric: str) -> None:
     values = [value for run in result.runs.values() for value in run.history[metric]]
     for name, run in result.runs.items():
-        axes.plot(_epochs(run.history[metric]), run.history[metric], label=name, **STYLES[name])
+        axes.plot(result.epochs, run.history[metric], label=name, **STYLES[name])
     finite = [value for value in values if np.isfinite(value)]
     if len(finite) < len(values):
         _write(axes, "the wrong loop's loss is not finite")
@@ -58,7 +58,7 @@ def _draw_distance(axes: Axes, result: Result, metric: str) -> None:
     fit = np.array(result.runs[FIT].history[metric])
     for name in (RIGHT, WRONG):
         apart = np.abs(np.array(result.runs[name].history[metric]) - fit)
-        axes.plot(_epochs(apart), apart, **STYLES[name])
+        axes.plot(result.epochs, apart, **STYLES[name])
     if not np.any(np.nan_to_num(apart, nan=1.0)):
         axes.set_yticks([0])
         axes.set_ylim(0, 1)
@@ -81,7 +81,3 @@ def _draw_counts(axes: Axes, result: Result) -> None:
     axes.set_xticks(range(len(names)), [name.replace(" ", "\n") for name in names])
     axes.yaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_title(result.pitfall.counted, fontsize=8, wrap=True)
-
-
-def _epochs(values: Any) -> range:
-    return range(1, len(values) + 1)

@@ -2,7 +2,7 @@
 
 A subtraction of `[n, 1]` from `[n]` is `[n, n]`: every prediction is compared with every label. The
 mean is a scalar, the gradient exists, and the model learns the mean of the labels. fit gives labels
-and predictions the same rank before any loss function sees them, one of your own too.
+and predictions the same rank before a loss function sees them, be it one of your own.
 """
 
 import keras

@@ -1,9 +1,10 @@
 """Gradients not unscaled in `mixed_float16`.
 
-The gradients of a scaled loss are 32,768 times too large until they are divided again. In Keras 3
-`LossScaleOptimizer.apply_gradients` divides them, leaves out a step whose gradients are not finite,
-and adapts the scale; there is no `get_unscaled_gradients` any more. A loop that scales the loss and
-hands the gradients to the optimizer inside takes steps of that size.
+The gradients of a scaled loss are 32,768 times too large until they are divided again; some are
+even infinite in float16. In Keras 3 `LossScaleOptimizer.apply_gradients` divides them, leaves out a
+step whose gradients are not finite, and lowers the scale; there is no `get_unscaled_gradients` any
+more. A loop that scales the loss and hands the gradients to the optimizer inside takes these steps
+as they are.
 """
 
 import keras

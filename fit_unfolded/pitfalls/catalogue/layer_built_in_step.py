@@ -1,10 +1,11 @@
 """A layer made inside the step.
 
 A layer that is made in the step belongs to no model: its weights are in no list of trainable
-weights, so nothing updates them. In a graph, with XLA or without, TensorFlow refuses the variables
-that a second trace would make: "tf.function only supports singleton tf.Variables created on the
-first call". The usual way out, to run the step eagerly, silences the error and hides the mistake:
-each batch then gets a new layer with new random weights. Layers are to be made once, in the model.
+weights, so nothing updates them. In a graph, with XLA or without, TensorFlow refuses variables that
+are made in a later trace than the first: "tf.function only supports singleton tf.Variables created
+on the first call". The usual way out, to run the step eagerly, silences the error and hides the
+mistake: each batch then gets a new layer with new random weights. Layers are to be made once, in
+the model.
 """
 
 import keras
@@ -38,6 +39,6 @@ def case():
     return Case(
         data=blobs(),
         build=lambda: classifier(keras.layers.Dense(8, activation="relu")),
-        compile=lambda: eager("sgd"),
+        compile=lambda: eager(keras.optimizers.SGD(0.1)),
         fit={"epochs": 5, "batch_size": 11},
     )

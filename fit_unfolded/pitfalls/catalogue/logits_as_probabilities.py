@@ -1,9 +1,9 @@
 """Logits passed where probabilities are expected.
 
-The cross-entropies of Keras expect probabilities unless `from_logits=True`. Given logits, they
-divide by their sum and clip to (0, 1): a negative logit becomes 1e-7 and has no gradient. The loss
-is a plausible number, and training goes somewhere, slowly. The last layer and the loss must be
-changed together.
+The cross-entropies of Keras expect probabilities unless `from_logits=True`. The sparse one clips
+logits to (0, 1) as if they were probabilities: a negative logit becomes 1e-7, one above 1 becomes
+1, and neither has a gradient. The loss is a plausible number, and training goes somewhere, slowly.
+The last layer and the loss must be changed together.
 """
 
 import keras

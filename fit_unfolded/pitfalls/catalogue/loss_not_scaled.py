@@ -1,9 +1,10 @@
 """Loss not scaled in `mixed_float16`.
 
 float16 has no number between 0 and 6e-8, so small gradients vanish in it. `compile` therefore wraps
-the optimizer in a `LossScaleOptimizer`: `scale_loss` multiplies the loss by 32,768 before the
-gradients are taken, and `apply_gradients` divides them again. A loop that takes the gradients of
-the plain loss has them divided all the same, and learns 32,768 times too slowly.
+the optimizer in a `LossScaleOptimizer`: `scale_loss` multiplies the loss, at first by 32,768,
+before the gradients are taken, and `apply_gradients` divides them again. A loop that takes the
+gradients of the plain loss has them divided all the same: its steps are thousands of times too
+small.
 """
 
 import keras

@@ -7,7 +7,7 @@ step nothing but the iterator.
 """
 
 from fit_unfolded.pitfalls import Thread
-from fit_unfolded.pitfalls.experiment import Case
+from fit_unfolded.pitfalls.experiment import AFTER_THE_FIRST, Case
 from fit_unfolded.pitfalls.source import Edit, Place
 from fit_unfolded.pitfalls.tiny import SPARSE, Traced, blobs, classifier
 
@@ -31,7 +31,7 @@ THREAD = Thread(
 )
 
 
-TIMED = True
+TIMED = AFTER_THE_FIRST
 COUNTED = "graphs of the step"
 
 

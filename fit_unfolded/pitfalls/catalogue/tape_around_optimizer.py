@@ -1,16 +1,17 @@
 """The optimizer's update inside the tape.
 
 Only what leads to the loss belongs on the tape. With gradients and update inside its block, a
-persistent tape records them too, in case somebody wants their gradients: time and memory for
-nothing. The numbers stay the same. A tape that is not persistent forgives it, for `gradient` stops
-its recording. What is counted here is updates made while a tape was recording.
+persistent tape records them too, in case somebody wants their gradients: run eagerly, that takes
+time, and keeps what was recorded in memory. The numbers stay the same. A tape that is not
+persistent forgives it, for `gradient` stops its recording. What is counted here is updates made
+while a tape was recording.
 """
 
 import keras
 from tensorflow.python.eager.record import could_possibly_record
 
 from fit_unfolded.pitfalls import Thread
-from fit_unfolded.pitfalls.experiment import Case
+from fit_unfolded.pitfalls.experiment import AFTER_THE_FIRST, Case
 from fit_unfolded.pitfalls.source import Edit, Place
 from fit_unfolded.pitfalls.tiny import blobs, classifier, eager
 
@@ -49,12 +50,13 @@ KERAS = Place(
 )
 THREAD = Thread(
     "https://github.com/ufal/npfl114/pull/49",
-    "Whether `gradient` belongs inside the block: a lecturer explains that it works in both "
-    "places, for a tape which is asked for gradients while it records must be an exception.",
+    "Whether `gradient` belongs inside the block: a lecturer explains that its place is "
+    "behind it, and that it would work inside too, by an exception for a tape that is asked "
+    "while it records.",
 )
 
 
-TIMED = True
+TIMED = AFTER_THE_FIRST
 COUNTED = "updates on a tape"
 
 
@@ -75,7 +77,7 @@ def case():
         data=blobs(),
         build=lambda: classifier(*(keras.layers.Dense(8) for _ in range(4))),
         compile=lambda: eager(Recorded(0.05, momentum=0.9)),
-        fit={"epochs": 5, "batch_size": 11},
+        fit={"epochs": 10, "batch_size": 11},
     )
 
 
