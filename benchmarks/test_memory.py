@@ -2,7 +2,7 @@
 
 import pytest
 
-from fit_unfolded.bench.fresh import in_fresh_process
+from fit_unfolded.bench.fresh import in_fresh_process, streamed
 from fit_unfolded.bench.models import MODELS
 
 
@@ -14,3 +14,11 @@ def test_memory(benchmark, model, mode, side):
     benchmark.group = f"memory {model} {mode}"
     figures = benchmark.pedantic(in_fresh_process, [model, mode, side, False], rounds=1)
     benchmark.extra_info.update(kind="memory", model=model, mode=mode, side=side, **figures)
+
+
+@pytest.mark.parametrize("side", ["fit", "loop"])
+def test_memory_of_a_stream(benchmark, side):
+    """Four times as much as may lie on the device."""
+    benchmark.group = "memory stream"
+    figures = benchmark.pedantic(streamed, [side], rounds=1)
+    benchmark.extra_info.update(kind="stream", side=side, **figures)

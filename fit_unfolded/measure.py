@@ -2,7 +2,7 @@
 
 `compare`, `bench` and the benchmark suite all measure by `measure`. It gives no figure for trainers
 that did different work: what they hand their callbacks after each call of the step must be equal,
-and so must their weights at the end.
+and so must their weights and the optimizers' variables at the end.
 """
 
 import math
@@ -139,7 +139,7 @@ def measure(
         limits: `at_least` and `seconds`, see `in_turns`.
 
     Raises:
-        LossesDiffer: when in any pair a loss, or a weight after the last turn, is not equal.
+        LossesDiffer: when in any pair a loss, or a variable after the last turn, is not equal.
     """
     if batches is not None:
         x, y = x[: batches * batch_size], y[: batches * batch_size]
@@ -156,7 +156,7 @@ def measure(
     }
     found = in_turns(runners, seed, turns, check=check, each_turn=each_turn, **limits)
     for a, b in pairs:
-        _check_weights((a, trainers[a].model), (b, trainers[b].model))
+        _check_variables((a, trainers[a]), (b, trainers[b]))
     return summarize(found, len(x))
 
 
@@ -245,12 +245,16 @@ def _check_losses(
                 )
 
 
-def _check_weights(expected: tuple[str, Any], found: tuple[str, Any]) -> None:
-    (first, model), (name, other) = expected, found
-    for a, b in zip(model.weights, other.weights, strict=True):
+def _check_variables(expected: tuple[str, Any], found: tuple[str, Any]) -> None:
+    (first, trainer), (name, other) = expected, found
+    for a, b in zip(_variables(trainer), _variables(other), strict=True):
         values, others = keras.ops.convert_to_numpy(a), keras.ops.convert_to_numpy(b)
         if not np.array_equal(values, others, equal_nan=values.dtype.kind == "f"):
             raise LossesDiffer(f"after the last turn: {a.path} differs on {first} and {name}")
+
+
+def _variables(trainer: Any) -> list[Any]:
+    return [*trainer.model.variables, *trainer.optimizer.variables]
 
 
 def _timing(seconds: list[float], samples: int) -> Timing:

@@ -183,6 +183,11 @@ def test_the_report_shows_what_was_measured(quick, tmp_path):
              "peak_bytes": size * 2**20, "idle_bytes": 2**20, "traces": 3}
             for side, size in (("fit", 200), ("loop", 100))
         ),
+        *(
+            {"kind": "stream", "side": side, "data_bytes": 2**28, "peak_bytes": size * 2**20,
+             "idle_bytes": 2**20}
+            for side, size in (("fit", 41), ("loop", 31))
+        ),
     ]  # fmt: skip
     file = {
         "machine_info": figures["environment"] | {"load_before": 0.25},
@@ -195,7 +200,11 @@ def test_the_report_shows_what_was_measured(quick, tmp_path):
     value, low, high = records[0]["ratios"][""]
     assert f"**{value:.2f}** ({low:.2f} to {high:.2f})" in page
     assert "| chapter, block | 200 | 100 | 0.500 | 199 | 99 | 3 | 3 |" in page
+    assert "needs 40 MiB above the data on fit, 30 MiB on the loop" in page
     assert "load average before: 0.25" in page
+    assert f"| {records[0]['ratios']['best'][0]:.2f} of 13" in page
+    assert "loop / fit, at most | 1.00 of 1.1 |" in page
+    assert "loop / fit, at most | 0.50 of 1.05 |" in page
     assert "- mlp step: epoch 0, batch 1: loss 1.0 on fit, 2.0 on loop" in page
     assert "| chapter, block | 1.50 | 1.50 | 1.00 |" in page
     assert f"| {0.5 / 4 * 1e6:,.0f} |" in page

@@ -1,7 +1,8 @@
 """One side trained in a process of its own: peak memory, time to the first step, traces.
 
 In one process both sides would share a heap, and what the first leaves behind would count for the
-second. Run as `python -m fit_unfolded.bench.fresh MODEL MODE SIDE XLA`; prints one line of JSON.
+second. Run as `python -m fit_unfolded.bench.fresh MODEL MODE SIDE XLA`, or with `stream SIDE` for
+arrays too large for the device; prints one line of JSON.
 """
 
 import json
@@ -12,6 +13,10 @@ from pathlib import Path
 from typing import Any
 
 EPOCHS = 3
+LIMIT, TIMES = (
+    2**26,
+    4,
+)  # for `stream`: bytes that may lie on the device, and how much more there is
 
 
 def in_fresh_process(model: str, mode: str, side: str, xla: bool) -> dict[str, Any]:
@@ -21,7 +26,16 @@ def in_fresh_process(model: str, mode: str, side: str, xla: bool) -> dict[str, A
         dict: `peak_bytes` of resident memory; `idle_bytes` of it before the model was built, with
         TensorFlow and the data loaded; `traces` of the step.
     """
-    command = [sys.executable, "-m", __name__, model, mode, side, str(int(xla))]
+    return _run(model, mode, side, str(int(xla)))
+
+
+def streamed(side: str) -> dict[str, Any]:
+    """What `stream` prints: `peak_bytes`, `idle_bytes` with the data loaded, `data_bytes`."""
+    return _run("stream", side)
+
+
+def _run(*arguments: str) -> dict[str, Any]:
+    command = [sys.executable, "-m", __name__, *arguments]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     return json.loads(done.stdout.splitlines()[-1])
 
@@ -46,6 +60,28 @@ def main(model: str, mode: str, side: str, xla: str) -> None:
     print(json.dumps(figures))
 
 
+def stream(side: str) -> None:
+    """Trains an epoch of the mlp on four times as much as may lie on the device."""
+    from fit_unfolded.quiet import import_tensorflow
+
+    import_tensorflow()
+    import numpy as np
+
+    import manual_loop.arrays
+    from fit_unfolded.bench.cases import Case, Variant
+    from fit_unfolded.bench.models import MODELS
+
+    manual_loop.arrays.RESIDENT_BYTES = LIMIT
+    case = Case(MODELS["mlp"], "block")
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal(size=[TIMES * LIMIT // (4 * 784), 784], dtype="float32")
+    y = rng.integers(10, size=len(x), dtype="int32")
+    idle = peak_memory()
+    case.trainer(Variant(side, False)).fit(x, y, batch_size=case.model.batch_size, verbose=0)
+    sizes = {"peak_bytes": peak_memory(), "idle_bytes": idle, "data_bytes": x.nbytes}
+    print(json.dumps(sizes))
+
+
 def peak_memory() -> int:
     """The most resident memory that this process has had, in bytes.
 
@@ -59,4 +95,8 @@ def peak_memory() -> int:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    first, *others = sys.argv[1:]
+    if first == "stream":
+        stream(*others)
+    else:
+        main(first, *others)

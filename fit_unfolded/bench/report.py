@@ -17,6 +17,19 @@ from fit_unfolded.measure import Ratio, bootstrap
 BENCH, PEERS = "bench.json", "peers.json"
 Entry = dict[str, Any]
 
+# What this project asks of itself on a CPU with two cores, float32: by line and model.
+BARS = {
+    "one batch a call, no XLA: loop / fit": {
+        "chapter": 4.0, "mlp": 1.7, "cnn": 1.5, "transformer": 1.5,
+    },
+    "a block, the better of XLA on and off: loop / fit": {
+        "chapter": 13.0, "mlp": 1.9, "cnn": 1.6, "transformer": 2.0,
+    },
+    "best loop / best PyTorch": {"chapter": 10.0, "mlp": 1.4, "cnn": 1.2},
+    "best loop / JAX lax.scan": {"chapter": 1.0, "mlp": 1.0, "cnn": 3.0},
+}  # fmt: skip
+MOST_FIRST_STEP, MOST_MEMORY = 1.1, 1.05
+
 HOW = """\
 ## How it is measured
 
@@ -28,7 +41,7 @@ HOW = """\
 - `step` is one batch a call, `block` an epoch a call (`steps_per_execution`), `eager` one batch a
   call without a graph. A callback reads every loss that a call hands out, on both sides.
 - No throughput without parity: the loss of every batch of the first epoch, all losses handed out in
-  all timed epochs and all weights at the end are equal to the last bit on fit and loop, or the
+  all timed epochs and all variables at the end are equal to the last bit on fit and loop, or the
   figure is refused. With XLA and without differ by rounding, at most 1e-5 of a batch's loss.
 - Time to the first step runs from `compile` to the end of the first batch, with a new model each
   time: tracing, compiling, starting the input pipeline; the median.
@@ -77,6 +90,11 @@ class Suite:
     def memory(self) -> list[Entry]:
         """Fresh processes."""
         return self._entries(self.bench, "memory")
+
+    @cached_property
+    def streamed(self) -> list[Entry]:
+        """Fresh processes with more data than may lie on the device."""
+        return self._entries(self.bench, "stream")
 
     @cached_property
     def rivals(self) -> list[Entry]:
@@ -131,12 +149,14 @@ def text(suite: Suite) -> str:
         "or without XLA, whichever is faster, in the same turns.",
         _stability(suite),
         "![Ratios with their intervals](ratios.png)",
+        _bars(suite),
         _throughput(suite),
         "![From eager to XLA, a rung at a time](ladder.png)",
         _steps(suite),
         "## Time to the first step, peak memory, traces",
         _first_steps(suite),
         _memory(suite),
+        _streamed(suite),
         "## Against the limit of the machine",
         _limit(suite),
         "![Time per step against the limit](limit.png)",
@@ -151,7 +171,7 @@ def text(suite: Suite) -> str:
     refused = suite.bench["refused"] | (suite.peers["refused"] if suite.peers else {})
     if refused:
         parts += ["## Refused", "\n".join(f"- {name}: {why}" for name, why in refused.items())]
-    return "\n\n".join([*parts, HOW])
+    return "\n\n".join(part for part in [*parts, HOW] if part)
 
 
 def _circumstances(file: dict[str, Any]) -> str:
@@ -179,6 +199,59 @@ def _stability(suite: Suite) -> str:
     if not unstable:
         return f"All {len(ratios)} ratios are stable: no interval reaches farther than 10 %."
     return f"Warning: {unstable} of {len(ratios)} ratios are unstable; the machine was restless."
+
+
+def _bars(suite: Suite) -> str:
+    """What was asked for and what was measured; more is better in the first lines, then less."""
+    found = _measured_for_bars(suite)
+    rows = []
+    for line, bars in BARS.items():
+        marks = {name: f"{value:.2f} of {bars[name]:g}" for name, value in found[line].items()}
+        missed = {name for name, value in found[line].items() if value < bars[name]}
+        rows.append([line, *(_mark(marks, missed, name) for name in suite.models)])
+    for line, most in (("first step", MOST_FIRST_STEP), ("peak memory", MOST_MEMORY)):
+        marks = {name: f"{value:.2f} of {most:g}" for name, value in found[line].items()}
+        missed = {name for name, value in found[line].items() if value > most}
+        title = f"{line}, the worst mode: loop / fit, at most"
+        rows.append([title, *(_mark(marks, missed, name) for name in suite.models)])
+    return "Measured, of what was asked for:\n\n" + table(["", *suite.models], rows)
+
+
+def _mark(marks: dict[str, str], missed: set[str], name: str) -> str:
+    return f"{marks.get(name, '')}{' (missed)' * (name in missed)}"
+
+
+def _measured_for_bars(suite: Suite) -> dict[str, dict[str, float]]:
+    found: dict[str, dict[str, float]] = {line: {} for line in BARS}
+    found |= {"first step": {}, "peak memory": {}}
+    step, block, torch, jax = BARS
+    for entries in suite.cases():
+        first = entries[0]
+        if first["policy"] != "float32" or first["mode"] == "eager":
+            continue
+        line, ratio = (step, "") if first["mode"] == "step" else (block, "best")
+        if ratio in first["ratios"]:
+            found[line][first["model"]] = first["ratios"][ratio][0]
+        for xla in (False, True):
+            starts = {e["side"]: median(e["first_step"]) for e in entries if e["xla"] == xla}
+            if starts:
+                _keep_worst(found["first step"], first["model"], starts["loop"] / starts["fit"])
+    peaks = {(e["model"], e["mode"], e["side"]): e["peak_bytes"] for e in suite.memory}
+    for (model, mode, side), peak in peaks.items():
+        if side == "loop" and (model, mode, "fit") in peaks:
+            _keep_worst(found["peak memory"], model, peak / peaks[model, mode, "fit"])
+    for model in dict.fromkeys(entry["model"] for entry in suite.rivals):
+        entries = [entry for entry in suite.rivals if entry["model"] == model]
+        loop = _best(entries, "loop")
+        for line, family in ((torch, "PyTorch"), (jax, "JAX lax.scan")):
+            times = _best(entries, family)
+            if times.size:
+                found[line][model] = bootstrap(times, loop).value
+    return found
+
+
+def _keep_worst(found: dict[str, float], model: str, value: float) -> None:
+    found[model] = max(value, found.get(model, value))
 
 
 def _throughput(suite: Suite) -> str:
@@ -262,6 +335,18 @@ def _memory(suite: Suite) -> str:
         )
     headers = ["peak memory, MiB", "fit", "loop", "loop / fit", "fit above idle", "loop above idle"]
     return table([*headers, "fit traces", "loop traces"], rows)
+
+
+def _streamed(suite: Suite) -> str:
+    found = {entry["side"]: entry for entry in suite.streamed}
+    if len(found) < 2:
+        return ""
+    above = {side: entry["peak_bytes"] - entry["idle_bytes"] for side, entry in found.items()}
+    return (
+        f"An epoch over {_mib(found['loop']['data_bytes'])} MiB, four times as much as may lie on "
+        f"the device: it comes in batches, and the process needs {_mib(above['fit'])} MiB above "
+        f"the data on fit, {_mib(above['loop'])} MiB on the loop."
+    )
 
 
 def _mib(size: int) -> str:
