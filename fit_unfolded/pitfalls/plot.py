@@ -80,4 +80,4 @@ def _draw_counts(axes: Axes, result: Result) -> None:
     axes.bar_label(bars, fontsize=8, padding=2)
     axes.set_xticks(range(len(names)), [name.replace(" ", "\n") for name in names])
     axes.yaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.set_title(result.pitfall.counted, fontsize=8, wrap=True)
+    axes.set_title(result.pitfall.counted or "", fontsize=8, wrap=True)

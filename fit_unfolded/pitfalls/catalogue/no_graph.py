@@ -11,9 +11,13 @@ from fit_unfolded.pitfalls.source import Edit, Place
 from fit_unfolded.pitfalls.tiny import SPARSE, Traced, blobs, classifier
 
 EDIT = Edit(
-    "manual_loop.trainer:make_function",
-    right="step = graph(step, jit_compile)",
-    wrong="return lambda iterator: step(next(iterator))",
+    "manual_loop.execution:StepFunction.__call__",
+    right="""
+if isinstance(iterator, Walk):
+    return self._from_arrays(iterator)
+return self._from_stream(iterator)
+""",
+    wrong="return self._step(next(iterator))",
 )
 KERAS = Place(
     "keras.src.backend.tensorflow.trainer:TensorFlowTrainer._make_function",
@@ -24,8 +28,6 @@ THREAD = Thread(
     "fit is far faster than a loop with a GradientTape; the question is why, if fit is only a "
     "wrapper.",
 )
-
-
 TIMED = AFTER_THE_FIRST
 COUNTED = "runs of the model's Python"
 

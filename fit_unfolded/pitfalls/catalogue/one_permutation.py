@@ -31,8 +31,6 @@ THREAD = Thread(
     "fit of a development version of TensorFlow 2.0 took a shuffled dataset in the same order "
     "in every epoch.",
 )
-
-
 COUNTED = "different orders of the samples"
 EQUAL = False
 EPOCHS = 5

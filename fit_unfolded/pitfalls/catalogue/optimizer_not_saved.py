@@ -43,7 +43,8 @@ CASE = Case(
 def train(side):
     """Eight epochs, and four more; the loop is saved and loaded in between, fit is not."""
     trainer = start(side, CASE)
-    trainer.fit(CASE.data.x, CASE.data.y, epochs=8, batch_size=11, verbose=0)
+    x, y, *_ = CASE.data
+    trainer.fit(x, y, epochs=8, batch_size=11, verbose=0)
     if side == "manual_loop":
         trainer = saved_and_loaded(trainer)
     keras.utils.set_random_seed(SEED)

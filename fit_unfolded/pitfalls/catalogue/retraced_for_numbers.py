@@ -12,12 +12,18 @@ from fit_unfolded.pitfalls.source import Edit, Place
 from fit_unfolded.pitfalls.tiny import SPARSE, Traced, blobs, classifier
 
 EDIT = Edit(
-    "manual_loop.trainer:make_function",
-    right="step = graph(step, jit_compile)",
+    "manual_loop.execution:StepFunction.__call__",
+    right="""
+if isinstance(iterator, Walk):
+    return self._from_arrays(iterator)
+return self._from_stream(iterator)
+""",
     wrong="""
-numbers = iter(range(10**9))
-numbered = tf.function(lambda data, number: step(data), autograph=False)
-return lambda iterator: numbered(next(iterator), next(numbers))
+if not hasattr(self, "numbered"):
+    self.number = 0
+    self.numbered = tf.function(lambda data, number: self._step(data), autograph=False)
+self.number += 1
+return self.numbered(next(iterator), self.number)
 """,
 )
 KERAS = Place(
@@ -29,8 +35,6 @@ THREAD = Thread(
     "An argument that was no tensor made training slow; the answer promises a warning for too "
     "many traces, for many users meet it.",
 )
-
-
 TIMED = AFTER_THE_FIRST
 COUNTED = "graphs of the step"
 

@@ -14,14 +14,18 @@ from fit_unfolded.pitfalls import Thread
 from fit_unfolded.pitfalls.experiment import ALL, Case
 from fit_unfolded.pitfalls.source import Edit, Place
 from fit_unfolded.pitfalls.tiny import Traced
-from fit_unfolded.workloads import Data
 
 EDIT = Edit(
-    "manual_loop.trainer:make_function",
-    right="step = graph(step, jit_compile)",
+    "manual_loop.execution:StepFunction.__call__",
+    right="""
+if isinstance(iterator, Walk):
+    return self._from_arrays(iterator)
+return self._from_stream(iterator)
+""",
     wrong="""
-step = tf.function(step, autograph=False)
-return lambda iterator: step(next(iterator))
+if not hasattr(self, "traced"):
+    self.traced = tf.function(self._step, autograph=False)
+return self.traced(next(iterator))
 """,
 )
 KERAS = Place(
@@ -32,8 +36,6 @@ THREAD = Thread(
     "https://github.com/tensorflow/tensorflow/issues/38561",
     "Inputs of varying length make TensorFlow 2.1 trace again and again; its warnings are quoted.",
 )
-
-
 TIMED = ALL
 COUNTED = "graphs of the step"
 LENGTHS = range(3, 9)
@@ -45,7 +47,7 @@ def case():
     data = tf.data.Dataset.from_generator(batches, output_signature=signature)
     data = data.apply(tf.data.experimental.assert_cardinality(len(LENGTHS)))
     return Case(
-        data=Data(data, None, data, None),
+        data=(data, None, data, None),
         build=build,
         compile=lambda: {"optimizer": "sgd", "loss": "mse"},
         fit={"epochs": 3, "batch_size": None},

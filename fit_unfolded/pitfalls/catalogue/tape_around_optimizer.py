@@ -54,8 +54,6 @@ THREAD = Thread(
     "behind it, and that it would work inside too, by an exception for a tape that is asked "
     "while it records.",
 )
-
-
 TIMED = AFTER_THE_FIRST
 COUNTED = "updates on a tape"
 
