@@ -4,7 +4,7 @@
 
 mutmut's operators make the mutants, and two of our own. TensorFlow is imported once; each mutant
 runs in a process forked from there and is put in its place by an import hook: no file changes. It
-meets the tests that reach its function, those first that killed most, until one fails. What is
+meets the tests that reach its statement, those first that killed most, until one fails. What is
 known is kept in results/mutants.json: a run that was stopped goes on where it was.
 """
 
@@ -40,10 +40,10 @@ from fit_unfolded.files import replacing
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "manual_loop"
 MODULES = ["steps", "objective", "metrics", "batches", "trainer"]
-TESTED_BY = ["errors", *(f"parity_{name}" for name in ("fit", "data", "weights", "compile"))]
-TESTED_BY += ["parity_models", "parity_callbacks", "parity_saving", "tracing"]
+PARITY = ("fit", "data", "weights", "compile", "models", "callbacks", "execution", "saving")
+TESTED_BY = ["errors", *(f"parity_{name}" for name in PARITY), "tracing"]
 TESTS = [ROOT / "tests" / f"test_{name}.py" for name in TESTED_BY]
-SLOW = 4.0  # seconds: longer tests are left out
+SLOW = 5.0  # seconds: longer tests are left out
 # imported before the fork: what takes long and is not mutated
 IMPORTED = ["conftest", "cases", "keras_fit", "hypothesis", "scipy.sparse"]
 SESSION = ROOT / "results" / "mutants.json"
@@ -85,7 +85,7 @@ class Mutant:
         self.line = changed[0][1] + 1 if changed else 0
         self.before = [line.strip() for _, a, b, _, _ in changed for line in before[a:b]]
         self.after = [line.strip() for _, _, _, a, b in changed for line in after[a:b]]
-        self.function = function_at(tree.code, self.line)
+        self.function, self.function_lines, self.statement_lines = around(tree.code, self.line)
         self.key = hashlib.sha256(f"{module}\n{self.source}".encode()).hexdigest()[:16]
 
     def described(self):
@@ -124,24 +124,29 @@ def sample(count, seed):
             return
 
 
-def function_at(source, line):
-    """The qualified name of the innermost function around a line; "" outside all."""
-    best = ""
+def around(source, line):
+    """What a line lies in: the name of the function, the lines of it, those of the statement.
+
+    A function has the name of its class in front; outside all functions it is "".
+    """
+    name, function, statement = "", range(0), range(line, line + 1)
 
     def walk(node, names):
-        nonlocal best
+        nonlocal name, function, statement
         for child in ast.iter_child_nodes(node):
-            inner = names
-            if isinstance(child, ast.FunctionDef | ast.ClassDef):
-                if not child.lineno <= line <= child.end_lineno:
-                    continue
-                inner = [*names, child.name]
+            if not isinstance(child, ast.stmt):
+                walk(child, names)
+            elif child.lineno <= line <= child.end_lineno:
+                last = child.body[0].lineno - 1 if hasattr(child, "body") else child.end_lineno
+                statement = range(child.lineno, max(child.lineno, last) + 1)
                 if isinstance(child, ast.FunctionDef):
-                    best = ".".join(inner)
-            walk(child, inner)
+                    name = ".".join([*names, child.name])
+                    function = range(child.lineno, child.end_lineno + 1)
+                inside = isinstance(child, ast.FunctionDef | ast.ClassDef)
+                walk(child, [*names, child.name] if inside else names)
 
     walk(ast.parse(source), [])
-    return best
+    return name, function, statement
 
 
 class Mutated(importlib.abc.MetaPathFinder, importlib.machinery.SourceFileLoader):
@@ -183,7 +188,7 @@ def forked(limit, function, *args):
 
 
 class Survey:
-    """A pytest plugin: how long each test takes, and which functions of `manual_loop` it reaches.
+    """A pytest plugin: how long each test takes, and which lines of the modules it reaches.
 
     What is shared by the tests of a module (a model traced once) is reached by all that share it.
     """
@@ -210,12 +215,10 @@ class Survey:
     def result(self):
         data = self.coverage.get_data()
         reached = collections.defaultdict(set)
-        for path in data.measured_files():
-            source = Path(path).read_text()
-            for line, contexts in data.contexts_by_lineno(path).items():
-                function = f"{Path(path).stem}.{function_at(source, line)}"
+        for module in MODULES:
+            for line, contexts in data.contexts_by_lineno(str(PACKAGE / f"{module}.py")).items():
                 for test in contexts:
-                    reached[test].add(function)
+                    reached[test].add((module, line))
         together = collections.defaultdict(set)
         for test, shared in self.shares.items():
             for name in shared:
@@ -223,14 +226,18 @@ class Survey:
         return {
             test: {
                 "seconds": round(self.seconds[test], 3),
-                "reaches": sorted(reached[test].union(*(together[name] for name in shared))),
+                "reaches": by_module(reached[test].union(*(together[name] for name in shared))),
             }
             for test, shared in self.shares.items()
         }
 
 
+def by_module(lines):
+    return {name: sorted(n for module, n in lines if module == name) for name in MODULES}
+
+
 def survey(path):
-    """The tests of a file: dict of test -> seconds, and the functions that it reaches."""
+    """The tests of a file: dict of test -> seconds, and the lines that it reaches."""
     plugin = Survey()
     plugin.coverage.start()
     code = pytest.main([*PYTEST, str(path)], plugins=[plugin])
@@ -282,26 +289,26 @@ def trial(mutant, limits):
 def tests_for(mutant, tests, kills, seconds):
     """dict: test that reaches the mutant's function -> its limit in seconds, in the best order.
 
-    Of each test function the quickest case first, then its second quickest, and so on, until the
-    seconds are used up. The few that killed most run first; then file by file, so that what the
-    tests of a file share is made once.
+    Chosen are those that reach the changed statement itself before the others, and of each test
+    function the quickest case first, then its second quickest, and so on, until the seconds are
+    used up. The few that killed most run first; then file by file, so that what the tests of a
+    file share is made once.
     """
-    function = f"{mutant.module}.{mutant.function}"
-    known = {name for test in tests.values() for name in test["reaches"]}
-    reach = [
-        test
-        for test, found in tests.items()
-        if found["seconds"] < SLOW and (function in found["reaches"] or function not in known)
-    ]
-    cost = {test: tests[test]["seconds"] for test in reach}
-    best = sorted(reach, key=lambda test: -kills[test] / (0.3 + cost[test]))[:5]
-    case = {}
-    turns = collections.Counter()
-    for test in sorted(reach, key=cost.get):
-        case[test] = turns[test.partition("[")[0]]
-        turns[test.partition("[")[0]] += 1
+    cost, near = {}, {}
+    for test, found in tests.items():
+        lines = set(found["reaches"][mutant.module])
+        if found["seconds"] < SLOW and (not mutant.function or lines & {*mutant.function_lines}):
+            cost[test] = found["seconds"]
+            near[test] = bool(lines & {*mutant.statement_lines})
+    order = sorted(cost, key=lambda test: (not near[test], cost[test]))
+    turn, turns = {}, collections.Counter()
+    for test in order:
+        function = test.partition("[")[0] if mutant.function else ""
+        turns[function] += 1
+        turn[test] = turns[function]
+    best = sorted(order, key=lambda test: (not near[test], -kills[test] / (0.3 + cost[test])))[:5]
     chosen = []
-    for test in sorted(reach, key=lambda test: (test not in best, case[test], cost[test])):
+    for test in sorted(order, key=lambda t: (t not in best, not near[t], turn[t], cost[t])):
         seconds -= cost[test]
         if seconds > 0:
             chosen.append(test)
@@ -321,21 +328,19 @@ def fingerprint(*paths):
 
 
 class Session:
-    """What is known of these sources, kept in a file.
-
-    The functions that a test reaches are found anew when the test changes; with a change of the
-    loop's code alone they are still good enough to choose by.
-    """
+    """What is known of these sources, kept in a file; of other sources, nothing is."""
 
     def __init__(self):
         self.sources = self._fingerprints()
-        self.tests = {}  # file -> test -> seconds, and functions it reaches
+        self.tests = {}  # file -> test -> seconds, and the lines it reaches
         self.results = {}  # key of a mutant -> what came of it
         if SESSION.exists():
             kept = json.loads(SESSION.read_text())
-            unchanged = {n for n, sources in self.sources.items() if kept["sources"][n] == sources}
-            self.tests = {n: tests for n, tests in kept["tests"].items() if n in unchanged}
+            unchanged = {
+                n for n, sources in self.sources.items() if kept["sources"].get(n) == sources
+            }
             if "manual_loop" in unchanged:
+                self.tests = {n: tests for n, tests in kept["tests"].items() if n in unchanged}
                 self.results = kept["results"]
 
     @staticmethod
@@ -365,7 +370,7 @@ def run(count, seed, minutes, seconds):
     gc.freeze()  # or each child's collections would copy the parent's memory
     for path in TESTS:
         if path.name not in session.tests:
-            print(f"{path.name}: which functions each test reaches", flush=True)
+            print(f"{path.name}: which lines each test reaches", flush=True)
             session.tests[path.name] = forked(900, survey, path)
             if session.tests[path.name] is None:
                 sys.exit(f"{path.name} fails without any mutant: see {LOG}")
