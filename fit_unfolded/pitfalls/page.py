@@ -56,7 +56,7 @@ def print_pitfall(console: Console, result: Result) -> None:
     if pitfall.timed:
         _print_text(
             console,
-            f"The wrong loop took {result.slower():.2g} times as long as the right one for "
+            f"The wrong loop took {result.slower():.3g} times as long as the right one for "
             f"{pitfall.timed}; measured once, on this machine.",
         )
     _print_places(console, pitfall)
@@ -149,7 +149,7 @@ def _first_seen(result: Result) -> str:
         counts = result.counts
         parts.append(f"{result.pitfall.counted}: {counts[WRONG]}, fit {counts[FIT]}")
     if result.pitfall.timed:
-        parts.append(f"time {result.slower():.2g} x")
+        parts.append(f"time {result.slower():.3g} x")
     return "; ".join(parts) or "nothing"
 
 
