@@ -1,4 +1,4 @@
-"""The command line `fit-unfolded`: compare, train, bench, workloads.
+"""The command line `fit-unfolded`: compare, train, bench, pitfalls, workloads.
 
 TensorFlow takes seconds to import: a command makes its quick checks first, and imports inside.
 """
@@ -130,6 +130,32 @@ def bench(
         directory = writable_directory(output or run.default_directory(), "--output")
         complete = run.suite(directory, peers)
     if not complete:
+        raise typer.Exit(1)
+
+
+@app.command("pitfalls")
+def list_pitfalls(
+    name: Annotated[str | None, typer.Argument(help="One of them, in full.")] = None,
+    output: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Where its picture goes; results/pitfalls.")
+    ] = None,
+) -> None:
+    """Known ways to write the loop wrong: each is run against fit, and its effect measured.
+
+    Exit status: 0 when the comparison catches each of them, and finds the right loop equal to fit;
+    1 when not, 2 for unusable input.
+    """
+    from fit_unfolded import pitfalls
+
+    if name is None and output is not None:
+        raise InputError("--output: the table has no picture; name a pitfall, or leave it out.")
+    if name is not None:
+        pitfalls.check(name)
+        directory = writable_directory(output or Path("results/pitfalls"), "--output")
+    import_tensorflow()
+    from fit_unfolded.pitfalls import run
+
+    if not (run.table() if name is None else run.one(name, directory)):
         raise typer.Exit(1)
 
 
