@@ -24,7 +24,8 @@ def in_fresh_process(model: str, mode: str, side: str, xla: bool) -> dict[str, A
 
     Returns:
         dict: `peak_bytes` of resident memory; `idle_bytes` of it before the model was built, with
-        TensorFlow and the data loaded; `traces` of the step.
+        TensorFlow and the data loaded; `traces` of the step; on a GPU, `device_bytes`, the most
+        of its memory that was in use.
     """
     return _run(model, mode, side, str(int(xla)))
 
@@ -57,7 +58,7 @@ def main(model: str, mode: str, side: str, xla: str) -> None:
     trainer = case.trainer(Variant(side, bool(int(xla))), loss=recorder)
     trainer.fit(x, y, batch_size=case.model.batch_size, epochs=EPOCHS, verbose=0)
     figures = {"peak_bytes": peak_memory(), "idle_bytes": idle, "traces": recorder.traces}
-    print(json.dumps(figures))
+    print(json.dumps(figures | device_memory()))
 
 
 def stream(side: str) -> None:
@@ -80,6 +81,15 @@ def stream(side: str) -> None:
     case.trainer(Variant(side, False)).fit(x, y, batch_size=case.model.batch_size, verbose=0)
     sizes = {"peak_bytes": peak_memory(), "idle_bytes": idle, "data_bytes": x.nbytes}
     print(json.dumps(sizes))
+
+
+def device_memory() -> dict[str, int]:
+    """`device_bytes`: the most memory of the first GPU that was in use; empty without one."""
+    import tensorflow as tf
+
+    if not tf.config.list_logical_devices("GPU"):
+        return {}
+    return {"device_bytes": tf.config.experimental.get_memory_info("GPU:0")["peak"]}
 
 
 def peak_memory() -> int:

@@ -331,10 +331,14 @@ def _memory(suite: Suite) -> str:
                 f"{loop['peak_bytes'] / fit['peak_bytes']:.3f}",
                 *(_mib(side["peak_bytes"] - side["idle_bytes"]) for side in (fit, loop)),
                 *(str(side["traces"]) for side in (fit, loop)),
+                *(_mib(s["device_bytes"]) for s in (fit, loop) if "device_bytes" in s),
             ]
         )
     headers = ["peak memory, MiB", "fit", "loop", "loop / fit", "fit above idle", "loop above idle"]
-    return table([*headers, "fit traces", "loop traces"], rows)
+    headers += ["fit traces", "loop traces"]
+    if any("device_bytes" in entry for entry in suite.memory):
+        headers += ["fit on the GPU", "loop on the GPU"]
+    return table(headers, rows)
 
 
 def _streamed(suite: Suite) -> str:
