@@ -46,8 +46,6 @@ def _draw_values(axes: Axes, result: Result, metric: str) -> None:
     for name, run in result.runs.items():
         axes.plot(result.epochs, run.history[metric], label=name, **STYLES[name])
     finite = [value for value in values if np.isfinite(value)]
-    if len(finite) < len(values):
-        _write(axes, "the wrong loop's loss is not finite")
     if min(finite) > 0 and max(finite) > LOGARITHMIC_FROM * min(finite):
         axes.set_yscale("log")
     axes.set_ylabel({"loss": "loss", "val_loss": "validation loss"}[metric], fontsize=9)
@@ -63,6 +61,10 @@ def _draw_distance(axes: Axes, result: Result, metric: str) -> None:
         axes.set_yticks([0])
         axes.set_ylim(0, 1)
         _write(axes, "0 after every epoch")
+    elif not np.all(np.isfinite(apart)):
+        axes.set_yticks([0])
+        axes.set_ylim(0, 1)
+        _write(axes, "the wrong loop's loss is not finite")
     axes.set_ylim(bottom=0)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_ylabel("apart from fit", fontsize=9)
