@@ -400,6 +400,10 @@ def test_a_real_page_on_a_phone_and_in_the_dark(reader, real, tmp_path):
         reader.open((tmp_path / "page.html").as_uri(), PHONE, scheme)
         papers.append(reader.ask(paper))
         assert reader.ask("document.documentElement.scrollWidth") == PHONE[0]
+        sideways = (
+            "[...document.querySelectorAll('.scroll')].map((b) => b.scrollWidth - b.clientWidth)"
+        )
+        assert reader.ask(sideways) == [0, 0, 0]
         boxes = reader.ask(
             "[...document.querySelectorAll('.column')]"
             ".map((column) => column.getBoundingClientRect().toJSON())"
