@@ -1,4 +1,4 @@
-"""The command line `fit-unfolded`: compare, train, bench, pitfalls, workloads.
+"""The command line `fit-unfolded`: compare, train, bench, explain, pitfalls, workloads.
 
 TensorFlow takes seconds to import: a command makes its quick checks first, and imports inside.
 """
@@ -44,6 +44,7 @@ Steps = Annotated[int | None, typer.Option(min=1, help="Batches in one call of t
 Jit = Annotated[bool | None, typer.Option("--jit/--no-jit", help="With XLA, or without.")]
 Eager = Annotated[bool, typer.Option("--eager", help="Without tf.function.")]
 Full = Annotated[bool, typer.Option("--full", help="Show every epoch.")]
+Html = Annotated[Path | None, typer.Option(metavar="FILE", help="Also a page to walk through.")]
 Output = Annotated[
     Path | None, typer.Option(metavar="DIR", help="Where figures go; results/compare/WORKLOAD.")
 ]
@@ -130,6 +131,30 @@ def bench(
         directory = writable_directory(output or run.default_directory(), "--output")
         complete = run.suite(directory, peers)
     if not complete:
+        raise typer.Exit(1)
+
+
+@app.command()
+def explain(
+    workload: Name = "digits",
+    seed: Seed = 0,
+    device: Device = "auto",
+    data: DataFile = None,
+    full: Annotated[bool, typer.Option("--full", help="Unfold what repeats.")] = False,
+    graph: Annotated[bool, typer.Option("--graph", help="What tf.function makes of it.")] = False,
+    html: Html = None,
+) -> None:
+    """Show what compile and fit do, event by event, beside the loop that does the same.
+
+    Exit status: 0 when both sides do the same, 1 when they do not, 2 for unusable input.
+    """
+    workloads.check(workload)
+    if html is not None:
+        from fit_unfolded.explain.html import check
+
+        check(html)
+    job = _prepare(workload, seed, device, data, None, None, {})
+    if not _explain(job, full, graph, html):
         raise typer.Exit(1)
 
 
@@ -295,6 +320,29 @@ def _compare(job: Job, directory: Path, full: bool) -> bool:
         plot.draw(partial, title, a, b, measurement)
     console.print(f"Written: {directory}/compare.json, compare.png", markup=False, highlight=False)
     return comparison.match
+
+
+def _explain(job: Job, full: bool, graph: bool, html: Path | None) -> bool:
+    """Runs both sides, prints the page, writes the HTML page; whether they do the same."""
+    from fit_unfolded.explain import explain as explain_workload
+    from fit_unfolded.explain import terminal
+
+    explanation = explain_workload(job.workload, job.data, job.seed)
+    console = Console()
+    terminal.print_heading(console, explanation)
+    terminal.print_decisions(console, explanation.compile)
+    terminal.print_events(console, explanation, full)
+    if graph:
+        from fit_unfolded.explain.graph import print_graphs
+
+        print_graphs(console, job.workload, job.data, job.seed)
+    terminal.print_verdict(console, explanation)
+    if html is not None:
+        from fit_unfolded.explain.html import write
+
+        write(explanation, html)
+        console.print(f"Written: {html}", markup=False, highlight=False)
+    return explanation.difference is None
 
 
 def _train(job: Job, side: str, save: Path | None, directory: Path | None, full: bool) -> None:

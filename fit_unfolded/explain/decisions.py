@@ -208,8 +208,9 @@ def _of_loss(identifier: Any, loss: Any, births: Births) -> Half:
     elif function is None:
         became, because = type(loss).__name__, "the name of the class"
     else:
-        became = f"Loss around {function.__name__}"
-        because = "a function gives a loss a sample; the Loss adds mask, weights and the mean"
+        same = function.__name__ == getattr(identifier, "__name__", identifier)
+        became = f"a Loss around {'that function' if same else function.__name__}"
+        because = "the function gives a loss a sample; a Loss adds mask, weights and mean"
         if str(identifier).lower() in BY_SHAPE and birth.shapes:
             because = _by_shape(birth.shapes)
     return Half(_argument("loss", identifier), became, because, birth.line)
@@ -233,21 +234,25 @@ def _of_flag(name: str, value: Any, model: Any, optimizer: Any) -> tuple[str, st
     if name == "run_eagerly":
         if value:
             return "Python, op by op", "it was asked for"
-        return "tf.function", "only run_eagerly=True leaves the graph out"
+        return "tf.function", "a step is traced once; only run_eagerly=True keeps it in Python"
     if name == "steps_per_execution":
-        return f"{value} batch{'es' if value > 1 else ''} a call", "callbacks are asked once a call"
+        return (
+            f"{value} batch{'es' if value > 1 else ''} a call",
+            "one call of the train function takes that many",
+        )
     if name == "jit_compile":
         return ("XLA" if model.jit_compile else "no XLA"), _why_xla(value, model)
     if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
-        return "LossScaleOptimizer", f"the model computes in {model.dtype_policy.name}"
-    return "the loss as it is", f"the model computes in {model.dtype_policy.name}"
+        return "a LossScaleOptimizer", "small gradients would vanish in mixed_float16"
+    policy = model.dtype_policy.name
+    return "the loss as it is", f"mixed_float16 would need more, but this model is {policy}"
 
 
 def _why_xla(value: Any, model: Any) -> str:
     if value != "auto":
         return "it was asked for" if bool(model.jit_compile) == value else "the model objects"
     if all(device.device_type == "CPU" for device in tf.config.list_physical_devices()):
-        return '"auto" asks for a GPU, and there is none'
+        return '"auto" means XLA where there is a GPU; there is none'
     return "there is a GPU" if model.jit_compile else "a layer, a strategy or determinism objects"
 
 

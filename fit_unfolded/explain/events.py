@@ -1,4 +1,4 @@
-"""What `explain` finds out, as data: events of a training, lines of source, decisions of compile."""
+"""What `explain` finds out, as data: events, lines of source, decisions of compile."""
 
 from dataclasses import dataclass
 

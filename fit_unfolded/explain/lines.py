@@ -92,15 +92,13 @@ class Package:
         return Line(
             file=path.relative_to(self._parent).as_posix(),
             number=number,
-            function=re.sub(r"\.<(locals|\w+comp|genexpr)>", "", code.co_qualname),
+            function=qualified_name(code),
             path=str(path),
         )
 
 
 def _keras_hands_on(file: str, function: str) -> bool:
-    return (
-        file.removeprefix("keras/src/") in KERAS_HANDS_ON or function in KERAS_FUNCTIONS_HAND_ON
-    )
+    return file.removeprefix("keras/src/") in KERAS_HANDS_ON or function in KERAS_FUNCTIONS_HAND_ON
 
 
 KERAS = Package(Path(keras.__file__).parent, "keras/src", _keras_hands_on)
@@ -108,6 +106,11 @@ LOOP = Package(
     Path(manual_loop.__file__).parent, "manual_loop", lambda file, _: file in LOOP_HANDS_ON
 )
 PACKAGES = {"keras_fit": KERAS, "manual_loop": LOOP}
+
+
+def qualified_name(code: CodeType) -> str:
+    """A function's qualified name, as a reader of the source would write it."""
+    return re.sub(r"\.<(locals|\w+comp|genexpr)>", "", code.co_qualname)
 
 
 def caller() -> FrameType | None:

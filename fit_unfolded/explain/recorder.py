@@ -7,6 +7,7 @@ they always do.
 
 import functools
 import re
+import types
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -117,7 +118,9 @@ class Recording:
     def data(self, dataset: tf.data.Dataset) -> tf.data.Dataset:
         """Records each walk through `dataset` and each batch taken."""
 
-        def walk(self_, original=type(dataset).__iter__):
+        original = type(dataset).__iter__
+
+        def walk(self_):
             note = self.note("data", "iter", "a walk through the batches")
             iterator = original(self_)
             if note is not None:
@@ -177,8 +180,9 @@ def become(thing: Any, methods: dict[str, Callable]) -> None:
     """Makes `thing` an instance of a subclass of its class, with `methods` of its own."""
     cls = type(thing)
     body = {"__module__": cls.__module__, "__doc__": cls.__doc__, **methods}
+    subclass = types.new_class(cls.__name__, (cls,), exec_body=lambda names: names.update(body))
     # past the __setattr__ of Keras and TensorFlow, which would track the class as a value
-    object.__setattr__(thing, "__class__", type(cls)(cls.__name__, (cls,), body))
+    object.__setattr__(thing, "__class__", subclass)
 
 
 class RecordingCallback(keras.callbacks.Callback):

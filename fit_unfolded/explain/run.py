@@ -215,7 +215,7 @@ def _is_leaf(thing: Any, kind: type) -> bool:
 
 def pair(fit: list[Event], loop: list[Event]) -> tuple[list[Pair], Difference | None]:
     """Both sides' events as pairs, up to the first that differs."""
-    pairs = []
+    pairs: list[Pair] = []
     for number, (a, b) in enumerate(zip_longest(fit, loop), start=1):
         if a is None or b is None or a.what != b.what:
             return pairs, Difference(number, a, b)
