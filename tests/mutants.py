@@ -359,7 +359,7 @@ class Session:
 def run(count, seed, minutes, seconds):
     """Try the mutants that have no result yet; returns the results of all, in their order.
 
-    Those that survived are tried again when there are more tests to try them with.
+    Those that survived are tried again when there are more seconds for each.
     """
     SESSION.parent.mkdir(exist_ok=True)
     session = Session()
@@ -381,11 +381,11 @@ def run(count, seed, minutes, seconds):
 
     wanted = []
     for mutant in sample(count, seed):
-        limits = tests_for(mutant, tests, kills, seconds)
         result = session.results.get(mutant.key)
-        if result is None or (not result["killer"] and len(limits) > result["tests"]):
+        if result is None or (not result["killer"] and seconds > result["budget"]):
             assert_time(end)
-            session.results[mutant.key] = result = examine(mutant, limits)
+            result = examine(mutant, tests_for(mutant, tests, kills, seconds))
+            session.results[mutant.key] = {**result, "budget": seconds}
             kills[result["killer"]] += 1
             session.save()
             print(
