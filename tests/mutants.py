@@ -40,8 +40,8 @@ from fit_unfolded.files import replacing
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "manual_loop"
 MODULES = ["steps", "objective", "metrics", "batches", "trainer"]
-PARITY = ("fit", "data", "weights", "compile", "models", "callbacks", "execution", "saving")
-TESTED_BY = ["errors", *(f"parity_{name}" for name in PARITY), "tracing"]
+PARITY = ["fit", "data", "weights", "compile", "models", "callbacks", "execution", "precision"]
+TESTED_BY = ["errors", *(f"parity_{name}" for name in PARITY), "parity_saving", "tracing"]
 TESTS = [ROOT / "tests" / f"test_{name}.py" for name in TESTED_BY]
 SLOW = 5.0  # seconds: longer tests are left out
 # imported before the fork: what takes long and is not mutated
