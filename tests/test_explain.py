@@ -58,6 +58,16 @@ def test_each_workload_makes_the_same_calls_on_both_sides(explained, name):
     assert sources == {"callback", "layer", "loss", "metric", "optimizer", "data"}
 
 
+def test_mnist_makes_the_same_calls_on_both_sides(tmp_path):
+    images, labels = np.arange(40 * 28 * 28).reshape(40, 28, 28) % 256, np.arange(40) % 10
+    file = tmp_path / "mnist.npz"
+    np.savez(file, x_train=images, y_train=labels, x_test=images, y_test=labels)
+    workload = workloads.get("mnist")
+    found = explain(workload, workload.load(0, file))
+    assert found.difference is None, terminal.describe(found.difference)
+    assert any(p.event.detail == "x [8, 28, 28, 1], y [8]" for p in found.events)
+
+
 def arrays(*parts, batch=8):
     """Batches of 8 of the first rows to learn, of the last ones to validate on."""
 

@@ -31,7 +31,7 @@ class Event:
         phase: "train", "validation", or "" outside of both.
         epoch: counted from 0; None outside.
         batch: counted from 0; None outside.
-        line: the nearest line of the trainer, see `lines.nearest`.
+        line: the nearest line of the trainer, see `lines.py`.
         stack: the lines of the package on the stack, the nearest first.
     """
 

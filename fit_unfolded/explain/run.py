@@ -25,6 +25,9 @@ VALIDATION_BATCHES = 2
 def explain(workload: Workload, data: Data, seed: int = 0) -> Explanation:
     """Trains `workload` for two epochs of three batches on each side, and notes what happens.
 
+    The batches come from a `tf.data.Dataset`, where each one taken can be seen; from arrays, fit
+    takes them in C++, and the loop on the device.
+
     Args:
         data: what `workload.load` gave; the first rows are learned, the next ones validated on.
         seed: set before each model is built and again before it is trained.

@@ -21,8 +21,8 @@ def print_heading(console: Console, explanation: Explanation) -> None:
     batches = _numbers(p.event.batch for p in explanation.events if p.event.phase == "train")
     console.print(
         f"{explanation.workload}: {explanation.title}\n"
-        f"{len(epochs)} epochs of {len(batches)} batches with validation, run eagerly on each side "
-        f"with objects that note their calls.\n"
+        f"{len(epochs)} epochs of {len(batches)} batches from a tf.data.Dataset, with validation, "
+        "run eagerly on each side with objects that note their calls.\n"
         f"Keras {explanation.keras_version}, TensorFlow {explanation.tensorflow_version}.",
         markup=False,
         highlight=False,
