@@ -144,7 +144,7 @@ def empty_logs(step, *specs):
     return tree.map_structure(lambda log: tf.zeros(log.shape, log.dtype), logs)
 
 
-def gains_from_a_block(batch, jit_compile):
+def gains_from_a_block(specs, traced, jit_compile):
     """Whether the loop over a block of batches should move from Python into the graph.
 
     Not around convolutions on a CPU: inside a loop they are slower than the calls that it saves,
@@ -152,17 +152,17 @@ def gains_from_a_block(batch, jit_compile):
     sparse, ragged or string data.
 
     Args:
-        batch: the `Desk` for one batch.
+        specs: the `tf.TypeSpec`s of the data.
+        traced: the `tf.Graph` of one batch.
     """
     dense = all(
-        isinstance(spec, tf.TensorSpec) and spec.dtype != tf.string
-        for spec in tree.flatten(batch.specs)
-        if spec is not None
+        spec is None or (isinstance(spec, tf.TensorSpec) and spec.dtype != tf.string)
+        for spec in tree.flatten(specs)
     )
     if jit_compile and not dense:
         return False
     if tf.config.list_logical_devices("GPU"):
         return True
-    definition = batch.call.graph.as_graph_def()
+    definition = traced.as_graph_def()
     functions = [function.node_def for function in definition.library.function]
     return not any("Conv" in node.op for nodes in (definition.node, *functions) for node in nodes)

@@ -14,15 +14,17 @@ batches of arrays come from a desk: see `desks.py`.
 """
 
 import functools
+import itertools
 
 import keras
 import tensorflow as tf
 
-from manual_loop.arrays import Walk
-from manual_loop.batches import take
+from manual_loop.arrays import Signature, Walk
 from manual_loop.desks import BatchDesks, BlockDesks, empty_logs, gains_from_a_block, graph
 
 tree = keras.tree
+
+STAGE_BYTES = 2**25  # of a stream's batches that are stacked for one XLA program
 
 
 class StepFunction:
@@ -42,11 +44,11 @@ class StepFunction:
         if run_eagerly:
             return
         step = graph(self._step, jit_compile)
-        self._from_stream = stream_function(step, steps_per_execution)
+        self._from_stream = stream_function(step, steps_per_execution, jit_compile)
         self._batches = BatchDesks(step)
         self._blocks = BlockDesks(step, steps_per_execution, jit_compile)
         self._gains = functools.cache(
-            functools.partial(gains_from_a_block, jit_compile=jit_compile)
+            lambda desk: gains_from_a_block(desk.specs, desk.call.graph, jit_compile)
         )
 
     def __call__(self, iterator):
@@ -57,7 +59,10 @@ class StepFunction:
                 block; a later end cuts the block short.
         """
         if self._run_eagerly:
-            return [self._step(data) for data in take(iterator, self._block)][-1]
+            logs = self._step(next(iterator))
+            for data in itertools.islice(iterator, self._block - 1):
+                logs = self._step(data)
+            return logs
         if isinstance(iterator, Walk):
             return self._from_arrays(iterator)
         return self._from_stream(iterator)
@@ -82,14 +87,20 @@ class StepFunction:
                 desk.clear()
 
 
-def stream_function(step, steps_per_execution):
+def stream_function(step, steps_per_execution, jit_compile):
     """`iterator -> logs`, for batches from a `tf.data` iterator."""
     if steps_per_execution == 1:
         return graph(lambda iterator: step(iterator.get_next()))
     block = graph(stream_block(step, steps_per_execution))
+    staged = graph(staged_block(step, steps_per_execution))
+
+    @functools.cache
+    def stages(signature):
+        return jit_compile and can_be_staged(step, *signature.specs)
 
     def function(iterator):
-        batches, logs = block(iterator)
+        signature = Signature((iterator.element_spec,))
+        batches, logs = (staged if stages(signature) else block)(iterator)
         if batches == 0:
             raise StopIteration
         return logs
@@ -101,26 +112,87 @@ def stream_block(step, steps):
     """`iterator -> (batches, logs)`: up to `steps` batches, those that are there."""
 
     def block(iterator):
-        def another(batches, logs, _):
-            batch = iterator.get_next_as_optional()
-            more = batch.has_value()
-            logs = tf.cond(more, lambda: step(batch.get_value()), lambda: logs)
-            return batches + tf.cast(more, tf.int32), logs, more
+        def one_more(batches, _, batch):
+            logs = step(batch.get_value())
+            batches += 1
+            # a batch taken beyond the block would be lost
+            batch = tf.cond(batches < steps, iterator.get_next_as_optional, lambda: batch)
+            return batches, logs, batch
 
         batches, logs, _ = tf.while_loop(
-            lambda batches, _, more: tf.logical_and(batches < steps, more),
-            another,
-            (tf.constant(0), empty_logs(step, iterator.element_spec), tf.constant(True)),
+            lambda batches, _, batch: tf.logical_and(batches < steps, batch.has_value()),
+            one_more,
+            (0, empty_logs(step, iterator.element_spec), iterator.get_next_as_optional()),
         )
         return batches, logs
 
     return block
 
 
+def staged_block(step, steps):
+    """As `stream_block`, but batches are staged, and the loop over a stage is one XLA program."""
+
+    @functools.partial(graph, jit_compile=True)
+    def run(stage, size):
+        def one_more(i, _):
+            return i + 1, step(tree.map_structure(lambda batches: tf.gather(batches, i), stage))
+
+        first = tree.map_structure(lambda batches: batches[0], stage)
+        return tf.while_loop(lambda i, _: i < size, one_more, (0, empty_logs(step, first)))[1]
+
+    def block(iterator):
+        spec = iterator.element_spec
+        bytes_ = sum(leaf.shape.num_elements() * leaf.dtype.size for leaf in tree.flatten(spec))
+        most = max(1, min(steps, STAGE_BYTES // bytes_))
+
+        def one_stage(batches, logs, _):
+            stage, size = stage_batches(iterator, most, tf.minimum(most, steps - batches))
+            logs = tf.cond(size > 0, lambda: run(stage, size), lambda: logs)
+            return batches + size, logs, size
+
+        batches, logs, _ = tf.while_loop(
+            lambda batches, _, size: tf.logical_and(batches < steps, size > 0),
+            one_stage,
+            (0, empty_logs(step, spec), 1),
+        )
+        return batches, logs
+
+    return block
+
+
+def stage_batches(iterator, most, wanted):
+    """Up to `wanted` batches as a stack `[most, batch, ...]`, its end perhaps empty; how many."""
+    spec = iterator.element_spec
+    arrays = [tf.TensorArray(s.dtype, most, element_shape=s.shape) for s in tree.flatten(spec)]
+
+    def one_more(i, arrays, batch):
+        leaves = tree.flatten(batch.get_value())
+        arrays = [array.write(i, leaf) for array, leaf in zip(arrays, leaves, strict=True)]
+        batch = tf.cond(i + 1 < wanted, iterator.get_next_as_optional, lambda: batch)
+        return i + 1, arrays, batch
+
+    size, arrays, _ = tf.while_loop(
+        lambda i, _, batch: tf.logical_and(i < wanted, batch.has_value()),
+        one_more,
+        (0, arrays, iterator.get_next_as_optional()),
+    )
+    return tree.pack_sequence_as(spec, [array.stack() for array in arrays]), size
+
+
+def can_be_staged(step, spec):
+    """Whether all batches have one shape that XLA can work on, and gain from a loop there."""
+    leaves = tree.flatten(spec)
+    if not all(
+        isinstance(leaf, tf.TensorSpec) and leaf.shape.is_fully_defined() for leaf in leaves
+    ):
+        return False
+    return gains_from_a_block(leaves, step.get_concrete_function(spec).graph, jit_compile=True)
+
+
 def make_predict_function(step, *, run_eagerly, jit_compile, steps_per_execution):
     """A function of a list of batches that returns the model's outputs for all of them.
 
-    Args: as in `make_function`; `step` is `data -> outputs`.
+    Args: as in `StepFunction`; `step` is `data -> outputs`.
     """
     step = without_optionals(step)
     if jit_compile and not run_eagerly:

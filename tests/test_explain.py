@@ -152,18 +152,7 @@ def assert_equal(fit, loop):
     assert difference is None, terminal.describe(difference)
 
 
-IN_BLOCKS = pytest.mark.xfail(
-    strict=False, reason="run eagerly, the loop takes all batches of a block before the first step"
-)
-
-
-@pytest.mark.parametrize(
-    "case",
-    [
-        pytest.param(case, id=name, marks=IN_BLOCKS if name == "steps_per_execution" else ())
-        for name, case in CASES.items()
-    ],
-)
+@pytest.mark.parametrize("case", CASES.values(), ids=list(CASES))
 def test_what_adds_events_adds_them_on_both_sides(case):
     assert_equal(*streams(*case))
 

@@ -8,6 +8,8 @@ import tensorflow as tf
 from cases import CLASSES, IMAGES, SEQUENCES, SHORT, X, Y, cnn, compile_with, lstm, mlp, plain, rnn
 from parity import assert_parity, covers, fit, train
 
+from manual_loop import execution
+
 # XLA compiles anew for each size of a batch: these are all of one size.
 WHOLE = {"epochs": 2, "batch_size": 11}
 TEST = {"x": X, "y": Y, "batch_size": 11}
@@ -34,6 +36,27 @@ def test_each_way_to_run_a_step(how):
 def test_xla(block):
     how = {"jit_compile": True, "steps_per_execution": block}
     assert_parity(mlp, compile_with(**how), CLASSES, TEST, **WHOLE)
+
+
+def stream():
+    return tf.data.Dataset.from_tensor_slices((X, Y)).batch(4, drop_remainder=True)
+
+
+STREAMS = {
+    "known size": lambda: {"x": stream()},
+    "endless": lambda: {"x": stream().repeat()},
+    "unknown size": lambda: {"x": stream().filter(lambda x, y: True)},
+}
+
+
+@covers("compile: jit_compile", "compile: steps_per_execution", "data: tf.data.Dataset")
+@pytest.mark.parametrize("kind", STREAMS)
+@pytest.mark.parametrize("stage", ["one batch", "the block"])
+def test_streams_with_xla_in_blocks(monkeypatch, kind, stage):
+    monkeypatch.setattr(execution, "STAGE_BYTES", 1 if stage == "one batch" else 2**20)
+    how = {"jit_compile": True, "steps_per_execution": 3}
+    arguments = {"epochs": 2, "steps_per_epoch": 4} if kind == "endless" else {"epochs": 2}
+    assert_parity(plain, compile_with(**how), STREAMS[kind], then=fit, **arguments)
 
 
 @covers("compile: jit_compile")
