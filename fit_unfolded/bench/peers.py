@@ -319,7 +319,8 @@ def run_peers(model: Model, seconds: float, turns: int = 15, at_least: int = 5) 
         losses = batch_losses(case, variant, x, y)
         check_first_epoch(expected, losses)
         apart[name] = _apart(expected, losses)
-        runners[name] = turns_of(case.trainer(variant), x, y, model.batch_size, 2)
+        trainer = case.trainer(variant, metrics=None)  # the peers compute the loss alone
+        runners[name] = turns_of(trainer, x, y, model.batch_size, case.epochs_per_turn)
     weights = [np.array(weight) for weight in case.build().get_weights()]
     order = fit_order(model.samples, model.batch_size)
     for name, make in (torch_peers(model.name) | jax_peers()).items():
@@ -331,7 +332,7 @@ def run_peers(model: Model, seconds: float, turns: int = 15, at_least: int = 5) 
             refused[name] = f"{type(refusal).__name__}: {refusal}".partition("\n")[0]
             continue
         apart[name] = _apart(expected, losses)
-        runners[name] = _peer_turns(epoch)
+        runners[name] = _peer_turns(epoch, case.epochs_per_turn)
     found = in_turns(runners, SEED, turns, at_least=at_least, seconds=seconds)
     return PeerResult(summarize(found, len(x)), apart, refused)
 
@@ -340,12 +341,12 @@ def _apart(expected: np.ndarray, losses: np.ndarray) -> float:
     return float(np.max(np.abs(losses - expected) / np.abs(expected)))
 
 
-def _peer_turns(epoch: Epoch) -> Callable[[int], Turn]:
-    """As a trainer's turn: one epoch that is not counted, and one that is."""
+def _peer_turns(epoch: Epoch, epochs: int) -> Callable[[int], Turn]:
+    """As a trainer's turn: its first epoch is not counted."""
 
     def turn(seed: int) -> Turn:
         seconds, losses = [], []
-        for _ in range(2):
+        for _ in range(epochs):
             begin = time.perf_counter()
             losses.append(epoch().tolist())
             seconds.append(time.perf_counter() - begin)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from fit_unfolded.bench import plots
+from fit_unfolded.bench import anatomy, plots
 from fit_unfolded.bench.limit import Limits, Work
 from fit_unfolded.files import replacing
 from fit_unfolded.measure import Ratio, bootstrap
@@ -36,8 +36,9 @@ HOW = """\
 - All figures of one line come from epochs run in turns in one process (fit, loop, fit, loop, ...):
   medians, and a 95 % bootstrap interval of each ratio over whole turns. An interval that reaches
   farther than 10 % of its ratio is marked `unstable`.
-- A turn is one call of `fit`, two epochs; the first epoch is not counted, nor is tracing. The clock
-  is read after `tf.test.experimental.sync_devices()`.
+- A turn is one call of `fit`, two epochs, or six of the chapter's, which take milliseconds; the
+  first epoch is not counted, nor is tracing. The clock is read after
+  `tf.test.experimental.sync_devices()`.
 - `step` is one batch a call, `block` an epoch a call (`steps_per_execution`), `eager` one batch a
   call without a graph. A callback reads every loss that a call hands out, on both sides.
 - No throughput without parity: the loss of every batch of the first epoch, all losses handed out in
@@ -97,6 +98,11 @@ class Suite:
         return self._entries(self.bench, "stream")
 
     @cached_property
+    def pieces(self) -> list[Entry]:
+        """Where the time of a step goes."""
+        return self._entries(self.bench, "anatomy")
+
+    @cached_property
     def rivals(self) -> list[Entry]:
         """fit, loop and peers, in turns with each other."""
         return self._entries(self.peers, "peer")
@@ -153,6 +159,8 @@ def text(suite: Suite) -> str:
         _throughput(suite),
         "![From eager to XLA, a rung at a time](ladder.png)",
         _steps(suite),
+        "## Where the time of a step goes",
+        _anatomy(suite),
         "## Time to the first step, peak memory, traces",
         _first_steps(suite),
         _memory(suite),
@@ -286,6 +294,23 @@ def _steps(suite: Suite) -> str:
     return table(headers, rows)
 
 
+def _anatomy(suite: Suite) -> str:
+    pieces = (
+        anatomy.FIT, anatomy.ITERATOR, anatomy.LOOP, anatomy.GRAPH, anatomy.EMPTY,
+    )  # fmt: skip
+    rows = [
+        [e["model"], *(f"{e['seconds_a_step'][piece] * 1e6:,.0f}" for piece in pieces)]
+        for e in suite.pieces
+    ]
+    return (
+        "One batch a call, without XLA; the pieces are called by themselves in an empty `for`, in "
+        "turns with the epochs. What the loop adds to its graph is Python: a counter, the "
+        "callbacks, two logs that become floats. The rest of its step is TensorFlow's executor, "
+        "which runs the operations of Keras's step one by one, and cannot be faster than an empty "
+        "graph.\n\n" + table(["a step, µs", *pieces], rows)
+    )
+
+
 def _title(entry: Entry) -> str:
     precision = "" if entry["policy"] == "float32" else f", {entry['policy']}"
     return f"{entry['model']}, {entry['mode']}{precision}"
@@ -402,7 +427,8 @@ def _sweeps(suite: Suite) -> str:
 def _peers(suite: Suite) -> str:
     parts = [
         "The same first weights and batches; the loss of every batch of the first epoch is within "
-        "1e-5 of Keras's, or there is no figure (`apart`: the largest relative distance). Samples "
+        "1e-5 of Keras's, or there is no figure (`apart`: the largest relative distance). No "
+        "metric but the loss on any of them. Samples "
         "a second, in turns with each other; the last column is the time of a step as a multiple "
         "of the fastest loop's. First: how many times as fast the best loop is as each's best.",
         _circumstances(suite.peers or {}).replace("`make bench`", "`make bench-peers`"),

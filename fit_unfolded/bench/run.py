@@ -44,7 +44,7 @@ def suite(directory: Path, peers: bool) -> bool:
     """
     default_directory()
     directory = directory.resolve()
-    own = ["test_limit.py", "test_training.py", "test_memory.py"]
+    own = ["test_limit.py", "test_training.py", "test_anatomy.py", "test_memory.py"]
     selected = ["test_peers.py"] if peers else own
     with replacing(directory / (PEERS if peers else BENCH)) as partial:
         command = [sys.executable, "-m", "pytest", "-c", "pytest.ini", *selected]
