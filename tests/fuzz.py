@@ -182,8 +182,6 @@ def programs(draw):
     how = draw(st.fixed_dictionaries({}, optional=COMPILE))
     fit = draw(st.fixed_dictionaries({}, optional=FIT))
     in_memory = draw(st.booleans())
-    if how.get("jit_compile") == "True" and inputs == "IMAGES":
-        how.pop("steps_per_execution", None)  # XLA compiles convolutions differently in a loop
     heads = draw(st.sampled_from(["list", "dict"])) if several else "one"
     if in_memory:
         fit |= draw(st.fixed_dictionaries({}, optional=FIT_ARRAYS))

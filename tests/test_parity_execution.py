@@ -90,8 +90,9 @@ def test_convolutions(how):
 
 
 @covers("compile: jit_compile", "model: convolutions, BatchNormalization, Dropout")
-def test_convolutions_with_xla():
-    how = {"jit_compile": True, "metrics": None}
+@pytest.mark.parametrize("block", [1, 2])
+def test_convolutions_with_xla(block):
+    how = {"jit_compile": True, "metrics": None, "steps_per_execution": block}
     assert_parity(cnn, compile_with(**how), {"x": IMAGES, "y": Y}, then=fit, **WHOLE)
 
 
