@@ -201,6 +201,11 @@ def next_difference(rows):
     return next((difference for difference in differences if difference), None)
 
 
+def label(text):
+    """A test's name: without the addresses of functions, which differ in each process."""
+    return re.sub(r"<function (\S+) at 0x\w+>", r"\1", text)
+
+
 def get(given):
     """What was given, or what it returns if it is a function."""
     return given() if callable(given) else given

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from cases import ONE_HOT, SIDE, SPARSE, VALUE, X, Y, plain, two_named, two_outputs
-from parity import TRAINERS, covers
+from parity import TRAINERS, covers, label
 
 BOTH = {"loss": [SPARSE, "mse"]}
 NAMED = {"loss": {"klass": SPARSE, "value": "mse"}}
@@ -49,7 +49,7 @@ def row(says, *, build=plain, compile=(), call="fit", **arguments):
     name = ", ".join(part for part in parts if len(part) < 60 and "\n" not in part)
     if compile is not None:  # eager: nothing to trace, and the same errors
         compile = {"optimizer": "sgd", "loss": SPARSE, "run_eagerly": True, **dict(compile)}
-    return pytest.param(says, build, compile, call, arguments, id=f"{call}({name})")
+    return pytest.param(says, build, compile, call, arguments, id=label(f"{call}({name})"))
 
 
 COMPILE = [

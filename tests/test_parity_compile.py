@@ -17,7 +17,7 @@ from cases import (
     two_named,
     two_outputs,
 )
-from parity import assert_parity, covers, fit
+from parity import assert_parity, covers, fit, label
 
 losses, metrics, optimizers = keras.losses, keras.metrics, keras.optimizers
 EAGER = {"run_eagerly": True}
@@ -28,7 +28,7 @@ DICT = {"x": {"x": X, "side": SIDE}, "y": {"klass": Y, "value": VALUE}}
 def case(topic, data, **arguments):
     """Arguments of `compile`; a function where objects in them must be new for each side."""
     name = ", ".join(f"{k}={v}" for k, v in arguments.items())
-    return pytest.param(data, arguments, id=name[:100], marks=covers(f"compile: {topic}"))
+    return pytest.param(data, arguments, id=label(name)[:100], marks=covers(f"compile: {topic}"))
 
 
 def new(arguments):
