@@ -104,7 +104,7 @@ COMPILE = [
         "value", build=two_outputs, y=[Y, VALUE], compile={**NAMED, "loss_weights": {"klass": 1.0}}
     ),
     row("range", compile={"steps_per_execution": 0}),
-    row("integer", compile={"steps_per_execution": 1.5}),
+    row("`steps_per_execution`", compile={"steps_per_execution": 1.5}),
 ]
 FIT = [
     row("compile", compile=None),

@@ -146,6 +146,7 @@ LISTED = [
     case("metrics", LIST, **TWO, metrics=[None, ["mae"]]),
     case("metrics", LIST, **TWO, metrics={"klass": "acc", "value": ["mae", "mse"]}),
     case("metrics", LIST, **TWO, metrics={"value": "mae"}),
+    case("metrics", {**LIST, "y": [Y]}, loss=[SPARSE, None], metrics=["acc", None]),
     case("weighted_metrics", LIST, **TWO, weighted_metrics=[["acc"], ["mae"]]),
     case("weighted_metrics", LIST, **TWO, metrics=["acc", "mae"], weighted_metrics=["acc", "mae"]),
 ]
@@ -180,6 +181,17 @@ NAMES = [
 def test_a_dict_of_outputs(data, arguments):
     arguments = {"metrics": None, **EAGER, **arguments}
     assert_parity(two_named, lambda: compile_with(**new(arguments))(), data, **SHORT)
+
+
+@covers("compile: loss", "compile: metrics")
+@pytest.mark.parametrize("container", [list, dict])
+def test_labels_alone_for_one_output_in_a_container(container):
+    def build():
+        inputs = keras.Input([8])
+        out = keras.layers.Dense(3, activation="softmax", name="out")(inputs)
+        return keras.Model(inputs, {"out": out} if container is dict else [out])
+
+    assert_parity(build, compile_with(**EAGER), CLASSES, **SHORT)
 
 
 @covers("compile: loss", "compile: metrics")
