@@ -20,6 +20,18 @@ from manual_loop.streams import Source
 
 tree = keras.tree
 
+# What `tf.gather` has no kernel for on a GPU, or what TensorFlow keeps in the host's memory (int32,
+# `MTypeFromDType` in tensorflow/core/framework/memory_types.cc), and what holds it there exactly.
+CARRIERS = {
+    tf.int8: tf.float16,
+    tf.uint8: tf.float16,
+    tf.int16: tf.float32,
+    tf.uint16: tf.float32,
+    tf.int32: tf.int64,
+    tf.uint32: tf.int64,
+    tf.uint64: tf.int64,
+}
+
 # Arrays up to this many bytes lie on the device for the whole of `fit`; larger ones stay in the
 # host's memory and come to it batch by batch.
 RESIDENT_BYTES = 2**30
@@ -63,10 +75,9 @@ class Resident:
     """Arrays on the device, and how one epoch after the other leads through them.
 
     Attributes:
-        arrays: tensors `[samples, ...]`, or a tuple or dict of them.
-        batch_size: int64 [], on the device too.
-        batch_signature: of `arrays` and of the samples of one batch.
-        block_signature: of `arrays`, of full batches and of the partial one.
+        arrays: tensors `[samples, ...]`, or a tuple or dict of them; on a GPU some are `Carried`.
+        batch_size: int.
+        signature: of `arrays`, of full batches and of the partial one.
     """
 
     def __init__(self, arrays, samples, batch_size, shuffle):
@@ -74,20 +85,21 @@ class Resident:
             lambda array: tf.convert_to_tensor(array) if hasattr(array, "__array__") else array,
             arrays,
         )
-        self._samples, self._batch_size, self._shuffle = samples, batch_size, shuffle
+        if on_gpu():
+            self.arrays = tree.traverse(carry, self.arrays)
+        self.batch_size = batch_size
+        self._samples, self._shuffle = samples, shuffle
         self._drawn = None
         self._shuffled = tf.function(tf.random.shuffle, autograph=False).get_concrete_function(
             tf.TensorSpec([None], tf.int64)
         )
-        self.batch_size = tf.constant(batch_size, tf.int64)
         # with a partial batch no batch has a static size: fit's pipeline has one shape for all
         partial = samples % batch_size > 0
         size = None if partial else batch_size
         specs = tree.map_structure(_open_samples, self.arrays)
         full = tf.TensorSpec([None, size], tf.int64)
         rest = tf.TensorSpec([None], tf.int64) if partial else None
-        self.batch_signature = Signature((specs, tf.TensorSpec([size], tf.int64)))
-        self.block_signature = Signature((specs, full, rest))
+        self.signature = Signature((specs, full, rest))
 
     def order(self):
         """The `Order` of the next epoch, drawn as fit draws it.
@@ -96,11 +108,11 @@ class Resident:
         each epoch, and its random generator with it. Without one, every epoch has another.
         """
         if self._drawn is None or self._shuffled.graph.seed is None:
-            self._drawn = Order(self._draw(), self._batch_size)
+            self._drawn = Order(self._draw(), self.batch_size)
         return self._drawn
 
     def _draw(self):
-        order, size = tf.range(self._samples, dtype=tf.int64), self._batch_size
+        order, size = tf.range(self._samples, dtype=tf.int64), self.batch_size
         if self._shuffle == "batch":
             starts = range(0, self._samples, size)
             return tf.concat([self._shuffled(order[at : at + size]) for at in starts], 0)
@@ -111,18 +123,17 @@ class Order:
     """The order in which one epoch takes the samples.
 
     Attributes:
-        samples: int64 `[samples]`: all of them.
         full: int64 `[full batches, batch_size]`: the samples of each batch.
         rest: int64 `[samples % batch_size]`: those of the partial batch; None if there is none.
-        steps: how many batches that makes.
+        full_batches, steps: how many there are, without the partial one and with it.
     """
 
     def __init__(self, samples, batch_size):
         whole = len(samples) // batch_size * batch_size
-        self.samples = samples
         self.full = tf.reshape(samples[:whole], [-1, batch_size])
         self.rest = samples[whole:] if whole < len(samples) else None
-        self.steps = len(self.full) + (self.rest is not None)
+        self.full_batches = whole // batch_size
+        self.steps = self.full_batches + (self.rest is not None)
 
 
 class Walk:
@@ -142,12 +153,8 @@ class Walk:
         """The `Order` of this epoch."""
         return self.data.order()
 
-    def in_batches(self):
-        """What it takes to go on batch by batch: arrays, samples in order, samples a batch."""
-        return self.data.arrays, self.order.samples, self.data.batch_size
-
-    def in_blocks(self):
-        """What it takes to go on in blocks: arrays, full batches, the partial one."""
+    def laid_out(self):
+        """What a desk needs to go on: arrays, full batches, the partial one."""
         return self.data.arrays, self.order.full, self.order.rest
 
     def __iter__(self):
@@ -155,12 +162,12 @@ class Walk:
 
     def __next__(self):
         """The next batch."""
-        at, size = self.position, self.data.batch_size
-        self.advance(1)
-        return gather(self.data.arrays, self.order.samples[at * size : (at + 1) * size])
+        (at,) = self.advance(1)
+        order = self.order
+        return gather(self.data.arrays, order.full[at] if at < order.full_batches else order.rest)
 
     def advance(self, count):
-        """Go on by `count` batches, or to the end of the epoch; returns by how many.
+        """Go on by `count` batches, or to the end of the epoch; returns their numbers, a range.
 
         Raises:
             StopIteration: the epoch has ended.
@@ -169,7 +176,7 @@ class Walk:
         if first >= self.order.steps:
             raise StopIteration
         self.position = min(first + count, self.order.steps)
-        return self.position - first
+        return range(first, self.position)
 
 
 class Signature:
@@ -187,7 +194,33 @@ class Signature:
         return self._hash
 
 
+class Carried(tf.experimental.ExtensionType):
+    """An array as it lies on a GPU.
+
+    Attributes:
+        values: `[samples, ...]` in the dtype that `CARRIERS` names.
+        dtype: the array's own.
+    """
+
+    values: tf.Tensor
+    dtype: tf.DType
+
+
+def on_gpu():
+    """Whether TensorFlow trains on one."""
+    return bool(tf.config.list_logical_devices("GPU"))
+
+
+def carry(array):
+    """A tensor as it lies on a GPU. None makes `tree.traverse` go into a structure."""
+    if isinstance(array, tf.Tensor) and array.dtype in CARRIERS:
+        return Carried(tf.cast(array, CARRIERS[array.dtype]), array.dtype)
+    return array if tf.is_tensor(array) or isinstance(array, sparse.SparseRows) else None
+
+
 def _open_samples(array):
+    if isinstance(array, Carried):
+        return Carried.Spec(_open_samples(array.values), array.dtype)
     spec = None if array is None else tf.type_spec_from_value(array)
     if isinstance(spec, tf.TensorSpec):
         return tf.TensorSpec([None, *spec.shape[1:]], spec.dtype)
@@ -203,6 +236,8 @@ def _rows(array, indices):
     """The samples `indices` of one array. None makes `tree.traverse` go into a structure."""
     if isinstance(array, sparse.SparseRows):
         return sparse.gather_rows(array, indices)
+    if isinstance(array, Carried):
+        return tf.cast(tf.gather(array.values, indices, axis=0), array.dtype)
     return tf.gather(array, indices, axis=0) if tf.is_tensor(array) else None
 
 

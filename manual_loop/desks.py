@@ -3,6 +3,12 @@
 `fit` hands its function an iterator of `tf.data`, which costs more than the arithmetic of a small
 step. Here a function finds the arrays, the epoch's order of samples and the number of the next
 batch in variables, and gathers its batch itself: so Python has nothing to do but to call it.
+
+On a GPU all of these lie there, and no step copies anything between its memory and the host's.
+TensorFlow takes the bounds of a slice, the sizes of shapes and every condition from the host, and
+all int32 arithmetic is done there; int64 and `tf.gather` are the device's. So what says *which*
+samples is int64 and gathered, never sliced, and what says *how often* is int32. (The kernels that
+TensorFlow has registered say so: `tests/placement.py` looks them up.)
 """
 
 from typing import Any
@@ -10,7 +16,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from manual_loop.arrays import gather
+from manual_loop.arrays import Carried, gather, on_gpu
 
 tree = keras.tree
 
@@ -28,17 +34,16 @@ class BatchDesks(dict):
         self._function = graph(lambda arrays, indices: step(gather(arrays, indices)))
 
     def __missing__(self, signature):
-        arrays, indices = signature.specs
+        arrays, full, _ = signature.specs
         # `tf.function` may answer with an earlier, more general graph, as it does in fit
+        indices = tf.TensorSpec(full.shape[1:], full.dtype)
         traced = self._function.get_concrete_function(arrays, indices)
-        (_, indices), _ = traced.structured_input_signature
-
-        def call(arrays, samples, size, at):
-            batch = samples[at * size : (at + 1) * size]
-            return traced(arrays, tf.ensure_shape(batch, indices.shape))
-
-        samples, size = tf.TensorSpec([None], tf.int64), tf.TensorSpec([], tf.int64)
-        self[signature] = Desk(call, (arrays, samples, size), 1)
+        self[signature] = Desk(
+            lambda arrays, full, rest, at: traced(arrays, tf.gather(full, at)),
+            signature.specs,
+            1,
+            lambda arrays, full, rest, at: traced(arrays, rest),
+        )
         return self[signature]
 
 
@@ -64,16 +69,17 @@ class Desk:
     not copied.
 
     Args:
-        function: `(*arguments, at) -> logs`, where `at` is the number of the next batch.
-        specs: the `tf.TypeSpec`s of the arguments.
+        function: `(arrays, full, rest, at) -> logs`, where `at` is the number of the next batch.
+        specs: the `tf.TypeSpec`s of `arrays`, `full` and `rest`, see `arrays.Order`.
         batches: how many a call takes.
+        partial: as `function`, for the partial batch, if that is a call of its own.
 
     Attributes:
         specs: as given.
-        call: the graph without arguments.
+        call, call_partial: the graphs without arguments.
     """
 
-    def __init__(self, function, specs, batches):
+    def __init__(self, function, specs, batches, partial=None):
         self.specs = specs
         self._variables: list[Any] = [
             None if spec is None else tf.Variable(empty(spec), shape=spec.shape, trainable=False)
@@ -83,20 +89,26 @@ class Desk:
         self._walk: Any = None
         self._values: list[Any] = [None] * len(self._variables)
 
-        def call():
-            values = [None if v is None else v.read_value() for v in self._variables]
-            arguments = tf.nest.pack_sequence_as(specs, values, expand_composites=True)
-            at = self._position.read_value()
-            self._position.assign_add(batches)
-            return function(*arguments, at)
+        def without_arguments(function):
+            def call():
+                values = [None if v is None else v.read_value() for v in self._variables]
+                arguments = tf.nest.pack_sequence_as(specs, values, expand_composites=True)
+                at = self._position.read_value()
+                self._position.assign_add(batches)
+                return function(*arguments, at)
 
-        self.call = graph(call).get_concrete_function()
+            return graph(call).get_concrete_function()
 
-    def lay(self, walk, arguments):
-        """Lay out `arguments(walk)`, unless they lie here; go on where the `Walk` stands."""
+        self.call = without_arguments(function)
+        *_, rest = specs
+        if partial is not None and rest is not None:
+            self.call_partial = without_arguments(partial)
+
+    def lay(self, walk):
+        """Lay out what a `Walk` leads through, unless it lies here; go on where it stands."""
         if walk is self._walk:
             return
-        values = tf.nest.flatten(arguments(walk), expand_composites=True)
+        values = tf.nest.flatten(walk.laid_out(), expand_composites=True)
         for variable, old, new in zip(self._variables, self._values, values, strict=True):
             if new is not old:
                 variable.assign(new)
@@ -124,15 +136,18 @@ def array_block(step, steps):
         return step(gather(arrays, indices))
 
     def block(arrays, full, rest, at):
-        full_batches = tf.shape(full, tf.int64)[0]
-        stop = at + steps
-        _, logs = tf.while_loop(
-            lambda i, _: i < tf.minimum(stop, full_batches),
-            lambda i, _: (i + 1, run(arrays, tf.gather(full, i))),
-            (at, empty_logs(graph(run), arrays, full[0])),
+        full_batches = tf.shape(full)[0]
+        first = tf.cast(at, tf.int32)  # on a GPU, the one number that a block asks it for
+        stop = tf.minimum(first + steps, full_batches)
+        _, _, logs = tf.while_loop(
+            lambda i, *_: i < stop,
+            lambda i, at, _: (i + 1, at + 1, run(arrays, tf.gather(full, at))),
+            (first, at, empty_logs(graph(run), arrays, full[0])),
         )
         if rest is not None:  # the partial batch has a size of its own: a step of its own
-            logs = tf.cond(stop > full_batches, lambda: run(arrays, rest), lambda: logs)
+            logs = tf.cond(
+                first + steps > full_batches, lambda: run(arrays, rest), lambda: logs
+            )
         return logs
 
     return block
@@ -155,13 +170,14 @@ def gains_from_a_block(specs, traced, jit_compile):
         specs: the `tf.TypeSpec`s of the data.
         traced: the `tf.Graph` of one batch.
     """
+    dense_specs = tf.TensorSpec, Carried.Spec
     dense = all(
-        spec is None or (isinstance(spec, tf.TensorSpec) and spec.dtype != tf.string)
+        spec is None or (isinstance(spec, dense_specs) and spec.dtype != tf.string)
         for spec in tree.flatten(specs)
     )
     if jit_compile and not dense:
         return False
-    if tf.config.list_logical_devices("GPU"):
+    if on_gpu():
         return True
     definition = traced.as_graph_def()
     functions = [function.node_def for function in definition.library.function]

@@ -69,15 +69,15 @@ class StepFunction:
 
     def _from_arrays(self, walk):
         """From arrays on the device, which a `Walk` leads through."""
-        batch = self._batches[walk.data.batch_signature]
+        batch = self._batches[walk.data.signature]
         if self._block > 1 and self._gains(batch):
-            block = self._blocks[walk.data.block_signature]
-            block.lay(walk, Walk.in_blocks)
+            block = self._blocks[walk.data.signature]
+            block.lay(walk)
             walk.advance(self._block)
             return block.call()
-        batch.lay(walk, Walk.in_batches)
-        for _ in range(walk.advance(self._block)):
-            logs = batch.call()
+        batch.lay(walk)
+        for at in walk.advance(self._block):
+            logs = batch.call() if at < walk.order.full_batches else batch.call_partial()
         return logs
 
     def release(self):

@@ -71,7 +71,7 @@ def _graph(trainer: object, model: Model, x: np.ndarray, y: np.ndarray) -> Calla
     resident = Resident((tf.constant(x), tf.constant(y)), model.samples, model.batch_size, True)
 
     def walk() -> None:
-        desk.lay(Walk(resident), Walk.in_batches)
+        desk.lay(Walk(resident))
         for _ in range(model.steps):
             desk.call()
 
