@@ -12,11 +12,12 @@ export TF_CPP_MIN_LOG_LEVEL ?= 3
 
 PEERS := $(VENV)/.peers
 MUTANTS := $(VENV)/.mutants
+GPU := $(VENV)/.gpu
 # Installs into the environment.
 PIP = $(if $(shell command -v uv),uv pip install --quiet --python $(BIN)/python,\
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check)
 
-.PHONY: compare bench bench-peers test fuzz mutants lint format clean
+.PHONY: compare bench bench-peers gpu-check has-gpu test fuzz mutants lint format clean
 
 compare: $(STAMP)
 	$(BIN)/fit-unfolded compare
@@ -26,6 +27,16 @@ bench: $(STAMP)
 
 bench-peers: $(PEERS)
 	$(BIN)/fit-unfolded bench --peers
+
+# Parity, tolerances and throughput on this machine's GPU, in results/gpu-check.md
+gpu-check: has-gpu $(GPU)
+	$(BIN)/fit-unfolded gpu-check
+
+# Before anything is installed: NVIDIA's libraries are large.
+has-gpu:
+	@nvidia-smi -L >/dev/null 2>&1 || { \
+		echo 'error: no GPU here: `nvidia-smi -L` lists none; see to its driver first.' >&2; \
+		exit 2; }
 
 test: lint
 	$(BIN)/python -m pytest -q -n $(JOBS) --dist worksteal
@@ -61,6 +72,11 @@ $(STAMP): pyproject.toml
 $(PEERS): $(STAMP)
 	@echo 'Installing PyTorch and JAX into $(VENV): some minutes, once.'
 	@$(PIP) --editable '.[test,peers]' $(TORCH)
+	@touch $@
+
+$(GPU): $(STAMP)
+	@echo 'Installing NVIDIA libraries into $(VENV): some minutes, once.'
+	@$(PIP) --editable '.[test,gpu]'
 	@touch $@
 
 $(MUTANTS): $(STAMP)

@@ -1,4 +1,4 @@
-"""The command line `fit-unfolded`: compare, train, bench, explain, pitfalls, workloads.
+"""The command line `fit-unfolded`: compare, train, bench, explain, pitfalls, gpu-check, workloads.
 
 TensorFlow takes seconds to import: a command makes its quick checks first, and imports inside.
 """
@@ -38,7 +38,13 @@ Name = Annotated[str, typer.Argument(metavar="WORKLOAD", help="See `fit-unfolded
 Epochs = Annotated[int | None, typer.Option(min=1, help="Instead of the workload's own.")]
 BatchSize = Annotated[int | None, typer.Option(min=1, help="Instead of the workload's own.")]
 Seed = Annotated[int, typer.Option(min=0, max=2**31, help="Of data, weights and shuffles.")]
-Device = Annotated[str, typer.Option(metavar="auto|cpu|gpu|gpu:N", help="Where to train.")]
+Device = Annotated[
+    str,
+    typer.Option(metavar="auto|cpu|gpu|gpu:N", help="Where to train; auto: the first GPU, or CPU."),
+]
+MemoryGrowth = Annotated[
+    bool, typer.Option("--memory-growth", help="Take a GPU's memory as needed, not all at once.")
+]
 DataFile = Annotated[Path | None, typer.Option(metavar="FILE", help="A .npz file, for mnist.")]
 Steps = Annotated[int | None, typer.Option(min=1, help="Batches in one call of the step.")]
 Jit = Annotated[bool | None, typer.Option("--jit/--no-jit", help="With XLA, or without.")]
@@ -66,6 +72,7 @@ def compare(
     batch_size: BatchSize = None,
     seed: Seed = 0,
     device: Device = "auto",
+    memory_growth: MemoryGrowth = False,
     data: DataFile = None,
     output: Output = None,
     steps_per_execution: Steps = None,
@@ -79,7 +86,9 @@ def compare(
     """
     workloads.check(workload)
     compile_arguments = _compile_arguments(steps_per_execution, jit, eager)
-    job = _prepare(workload, seed, device, data, epochs, batch_size, compile_arguments)
+    job = _prepare(
+        workload, seed, device, memory_growth, data, epochs, batch_size, compile_arguments
+    )
     directory = writable_directory(output or Path("results/compare", workload), "--output")
     if not _compare(job, directory, full):
         raise typer.Exit(1)
@@ -93,6 +102,7 @@ def train(
     batch_size: BatchSize = None,
     seed: Seed = 0,
     device: Device = "auto",
+    memory_growth: MemoryGrowth = False,
     data: DataFile = None,
     output: Record = None,
     save: Save = None,
@@ -102,7 +112,7 @@ def train(
     workloads.check(workload)
     if save is not None:
         _check_save(save)
-    job = _prepare(workload, seed, device, data, epochs, batch_size, {})
+    job = _prepare(workload, seed, device, memory_growth, data, epochs, batch_size, {})
     directory = None if output is None else writable_directory(output, "--output")
     _train(job, side.value, save, directory, full)
 
@@ -111,6 +121,8 @@ def train(
 def bench(
     quick: Annotated[bool, typer.Option("--quick", help="The main ratios, in 3 minutes.")] = False,
     peers: Annotated[bool, typer.Option("--peers", help="PyTorch and JAX beside them.")] = False,
+    device: Device = "auto",
+    memory_growth: MemoryGrowth = False,
     output: Annotated[Path | None, typer.Option(metavar="DIR", help="Where figures go.")] = None,
 ) -> None:
     """Measure the throughput of both sides on this machine, and write a report.
@@ -123,13 +135,15 @@ def bench(
         _check_suite(peers)
     import_tensorflow()
     from fit_unfolded.bench import run
+    from fit_unfolded.device import environment, use
 
+    use(device, memory_growth)
     if quick:
         directory = writable_directory(output or Path("results/bench"), "--output")
         complete = run.quick(directory)
     else:
         directory = writable_directory(output or run.default_directory(), "--output")
-        complete = run.suite(directory, peers)
+        complete = run.suite(directory, peers, environment(device, memory_growth))
     if not complete:
         raise typer.Exit(1)
 
@@ -153,7 +167,7 @@ def explain(
         from fit_unfolded.explain.html import check
 
         check(html)
-    job = _prepare(workload, seed, device, data, None, None, {})
+    job = _prepare(workload, seed, device, False, data, None, None, {})
     if not _explain(job, full, graph, html):
         raise typer.Exit(1)
 
@@ -181,6 +195,36 @@ def list_pitfalls(
     from fit_unfolded.pitfalls import run
 
     if not (run.table() if name is None else run.one(name, directory)):
+        raise typer.Exit(1)
+
+
+@app.command("gpu-check")
+def check_gpu(
+    out: Annotated[Path, typer.Option(metavar="FILE", help="The report, in Markdown.")] = Path(
+        "results/gpu-check.md"
+    ),
+    device: Device = "gpu",
+    memory_growth: MemoryGrowth = False,
+    data: DataFile = None,
+) -> None:
+    """Check parity, tolerances and throughput on this machine's GPU; write one report to send.
+
+    Takes some twenty minutes. mnist is among the workloads if its --data are given.
+
+    Exit status: 0 when all is as it should be, 1 when not, 2 for unusable input or without a GPU.
+    """
+    if out.is_dir():
+        raise InputError(f"--out: {out} is a directory; name a file.")
+    import_tensorflow()
+    from fit_unfolded.device import use
+
+    used = use(device, memory_growth)
+    writable_directory(out.parent, "--out")
+    from fit_unfolded import gpu_check
+
+    good = gpu_check.check(out, used, data)
+    print(f"Written: {out}")
+    if not good:
         raise typer.Exit(1)
 
 
@@ -227,6 +271,7 @@ def _prepare(
     name: str,
     seed: int,
     device: str,
+    memory_growth: bool,
     data: Path | None,
     epochs: int | None,
     batch_size: int | None,
@@ -235,7 +280,7 @@ def _prepare(
     import_tensorflow()
     from fit_unfolded.device import use
 
-    used = use(device)
+    used = use(device, memory_growth)
     workload = workloads.get(name)
     asked = {"epochs": epochs, "batch_size": batch_size}
     return Job(

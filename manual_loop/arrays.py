@@ -195,7 +195,7 @@ class Signature:
 
 
 class Carried(tf.experimental.ExtensionType):
-    """An array as it lies on a GPU.
+    """An array, or a batch of it, as it lies on a GPU.
 
     Attributes:
         values: `[samples, ...]` in the dtype that `CARRIERS` names.
@@ -236,8 +236,8 @@ def _rows(array, indices):
     """The samples `indices` of one array. None makes `tree.traverse` go into a structure."""
     if isinstance(array, sparse.SparseRows):
         return sparse.gather_rows(array, indices)
-    if isinstance(array, Carried):
-        return tf.cast(tf.gather(array.values, indices, axis=0), array.dtype)
+    if isinstance(array, Carried):  # still so: as a batch it goes into the step's function
+        return Carried(tf.gather(array.values, indices, axis=0), array.dtype)
     return tf.gather(array, indices, axis=0) if tf.is_tensor(array) else None
 
 

@@ -145,9 +145,7 @@ def array_block(step, steps):
             (first, at, empty_logs(graph(run), arrays, full[0])),
         )
         if rest is not None:  # the partial batch has a size of its own: a step of its own
-            logs = tf.cond(
-                first + steps > full_batches, lambda: run(arrays, rest), lambda: logs
-            )
+            logs = tf.cond(first + steps > full_batches, lambda: run(arrays, rest), lambda: logs)
         return logs
 
     return block

@@ -19,7 +19,7 @@ import itertools
 import keras
 import tensorflow as tf
 
-from manual_loop.arrays import Signature, Walk
+from manual_loop.arrays import Carried, Signature, Walk
 from manual_loop.desks import BatchDesks, BlockDesks, empty_logs, gains_from_a_block, graph
 
 tree = keras.tree
@@ -38,7 +38,7 @@ class StepFunction:
     """
 
     def __init__(self, step, *, run_eagerly, jit_compile, steps_per_execution):
-        self._step = without_optionals(step)
+        self._step = unwrapping(step)
         self._block = steps_per_execution
         self._run_eagerly = run_eagerly
         if run_eagerly:
@@ -194,7 +194,7 @@ def make_predict_function(step, *, run_eagerly, jit_compile, steps_per_execution
 
     Args: as in `StepFunction`; `step` is `data -> outputs`.
     """
-    step = without_optionals(step)
+    step = unwrapping(step)
     if jit_compile and not run_eagerly:
         step = graph(step, jit_compile=True)
 
@@ -207,17 +207,19 @@ def make_predict_function(step, *, run_eagerly, jit_compile, steps_per_execution
     return function if run_eagerly else graph(function)
 
 
-def without_optionals(step):
-    """A generator's None arrives as an empty `tf.experimental.Optional`: make it None again."""
+def unwrapping(step):
+    """`step`, given batches as they come from the data.
 
-    def unwrapped(data):
-        return step(
-            tree.map_structure(
-                lambda leaf: None if isinstance(leaf, tf.experimental.Optional) else leaf, data
-            )
-        )
+    A generator's None comes as an empty `tf.experimental.Optional`; on a GPU, some dtypes come as
+    `arrays.Carried`.
+    """
 
-    return unwrapped
+    def unwrap(leaf):
+        if isinstance(leaf, Carried):
+            return tf.cast(leaf.values, leaf.dtype)
+        return None if isinstance(leaf, tf.experimental.Optional) else leaf
+
+    return lambda data: step(tree.map_structure(unwrap, data))
 
 
 def concatenate(*outputs):

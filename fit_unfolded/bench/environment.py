@@ -15,7 +15,7 @@ FLAGS = ("TF_ENABLE_ONEDNN_OPTS", "TF_XLA_FLAGS", "XLA_FLAGS", "OMP_NUM_THREADS"
 
 def environment() -> dict[str, Any]:
     """Processor, devices, cores, threads, versions and flags."""
-    gpus = tf.config.list_physical_devices("GPU")
+    gpus = tf.config.get_visible_devices("GPU")
     names = [tf.config.experimental.get_device_details(gpu).get("device_name", "") for gpu in gpus]
     threading = tf.config.threading
     return {

@@ -2,7 +2,9 @@
 
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from rich.console import Console
 from rich.progress import TimeRemainingColumn
@@ -19,6 +21,7 @@ from fit_unfolded.progress import progress_bars
 from fit_unfolded.report import plain_table
 
 SUITE = Path(__file__).parents[2] / "benchmarks"
+HEADERS = ["", "fit", "loop", "loop / fit", "95 % interval"]
 QUICK_SECONDS = 3.0  # a case, besides its preparation
 
 
@@ -36,11 +39,12 @@ def default_directory() -> Path:
     return SUITE / "results" / machine_name()
 
 
-def suite(directory: Path, peers: bool) -> bool:
+def suite(directory: Path, peers: bool, variables: Mapping[str, str]) -> bool:
     """Runs the suite, writes its JSON and the report; whether no figure was refused.
 
     Args:
         directory: where `bench.json` or, with `peers`, `peers.json` goes, and `report.md`.
+        variables: the environment of its process, which says on which device it runs.
     """
     default_directory()
     directory = directory.resolve()
@@ -48,7 +52,8 @@ def suite(directory: Path, peers: bool) -> bool:
     selected = ["test_peers.py"] if peers else own
     with replacing(directory / (PEERS if peers else BENCH)) as partial:
         command = [sys.executable, "-m", "pytest", "-c", "pytest.ini", *selected]
-        done = subprocess.run([*command, f"--benchmark-json={partial}"], cwd=SUITE, check=False)
+        command.append(f"--benchmark-json={partial}")
+        done = subprocess.run(command, cwd=SUITE, env=variables, check=False)
         if done.returncode not in (0, 1) or not partial.exists():
             raise InputError(f"bench: pytest ended with {done.returncode}; nothing was written.")
     if (directory / BENCH).exists():
@@ -56,14 +61,31 @@ def suite(directory: Path, peers: bool) -> bool:
     return done.returncode == 0
 
 
-def quick(directory: Path, chosen: list[cases.Case] | None = None) -> bool:
-    """Measures the main ratios, prints them and writes `quick.json`; whether none was refused.
+def quick(directory: Path) -> bool:
+    """Measures the main ratios, prints them and writes `quick.json`; whether none was refused."""
+    found = ratios()
+    console = Console()
+    console.print(plain_table(HEADERS, found.rows))
+    for entry in found.refused:
+        console.print(f"{entry['case']}: refused, {entry['why']}.", highlight=False)
+    figures = {"environment": environment(), "cases": found.records, "refused": found.refused}
+    results.write_json(directory / "quick.json", figures)
+    console.print(f"Samples/s. Written: {directory}/quick.json", markup=False, highlight=False)
+    return not found.refused
 
-    Args:
-        chosen: instead of `cases.quick_cases()`.
-    """
-    chosen = cases.quick_cases() if chosen is None else chosen
-    records, refused, rows = [], [], []
+
+class Ratios(NamedTuple):
+    """What `ratios` measured: for the record, for the page, and what was refused and why."""
+
+    records: list[dict[str, Any]]
+    rows: list[list[str]]
+    refused: list[dict[str, str]]
+
+
+def ratios() -> Ratios:
+    """Measures `cases.quick_cases()`, with a progress bar."""
+    found = Ratios([], [], [])
+    chosen = cases.quick_cases()
     with progress_bars(TimeRemainingColumn()) as bars:
         task = bars.add_task("bench", total=len(chosen), note="")
         for case in chosen:
@@ -71,19 +93,12 @@ def quick(directory: Path, chosen: list[cases.Case] | None = None) -> bool:
             try:
                 result = cases.run(case, QUICK_SECONDS, at_least=3, first_steps=0)
             except LossesDiffer as refusal:
-                refused.append({"case": str(case), "why": str(refusal)})
+                found.refused.append({"case": str(case), "why": str(refusal)})
             else:
-                records += [record(result, variant) for variant in case.variants]
-                rows += _rows(result)
+                found.records.extend(record(result, variant) for variant in case.variants)
+                found.rows.extend(_rows(result))
             bars.advance(task)
-    console = Console()
-    console.print(plain_table(["", "fit", "loop", "loop / fit", "95 % interval"], rows))
-    for entry in refused:
-        console.print(f"{entry['case']}: refused, {entry['why']}.", highlight=False)
-    figures = {"environment": environment(), "cases": records, "refused": refused}
-    results.write_json(directory / "quick.json", figures)
-    console.print(f"Samples/s. Written: {directory}/quick.json", markup=False, highlight=False)
-    return not refused
+    return found
 
 
 def _rows(result: cases.Result) -> list[list[str]]:

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from fit_unfolded.compare import TRAINERS, Check, Comparison, Run, compare
 from fit_unfolded.pitfalls import Pitfall
@@ -137,6 +138,7 @@ class Clock(keras.callbacks.Callback):
         self._begin = time.perf_counter()
 
     def on_epoch_end(self, epoch, logs=None):
+        tf.test.experimental.sync_devices()
         self.seconds.append(time.perf_counter() - self._begin)
 
 

@@ -1,0 +1,270 @@
+"""`fit-unfolded gpu-check`: parity, tolerances and throughput on one machine's GPU, in one report.
+
+Every workload is trained in every way: by `fit`, by the loop, and by `fit` once more from the same
+seed, since a GPU need not add in the same order twice. It was written without a GPU at hand; with
+`--device cpu` all of it runs on a CPU.
+"""
+
+import datetime
+import shutil
+import subprocess
+from collections.abc import Iterable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from fit_unfolded import workloads
+from fit_unfolded.bench import run as bench
+from fit_unfolded.bench.cases import precision
+from fit_unfolded.bench.environment import environment
+from fit_unfolded.bench.report import table
+from fit_unfolded.compare import TRAINERS, Comparison, Run, compare, train
+from fit_unfolded.files import replacing
+from fit_unfolded.progress import progress_bars
+from fit_unfolded.workloads import Data, Workload
+
+SEED = 0
+EPOCHS = 2
+BLOCK = 10
+
+
+class Way(NamedTuple):
+    """One way to train, and how far fit and the loop may be apart.
+
+    Attributes:
+        compile: placed over the workload's own arguments of compile.
+        policy: Keras's dtype policy.
+        deterministic: under `tf.config.experimental.enable_op_determinism`.
+        on_cpu, on_gpu: None for 0 ULP in all that `compare` compares; else by what part of it a
+            loss of the first epoch may differ.
+    """
+
+    name: str
+    compile: dict[str, Any]
+    policy: str = "float32"
+    deterministic: bool = False
+    on_cpu: float | None = None
+    on_gpu: float | None = 1e-5
+
+    def tolerance(self, device: str) -> float | None:
+        """The one that holds on `device`, a name from `device.use`."""
+        return self.on_gpu if device.startswith("GPU") else self.on_cpu
+
+
+GRAPH = {"jit_compile": False}
+XLA = {"jit_compile": True}
+BLOCKS = {"steps_per_execution": BLOCK}
+# Determinism comes last: once asked for, it stays. Under it Keras switches XLA off. The tolerances
+# on a GPU are what is asked for there; none of them was measured.
+WAYS = (
+    Way("eager", {"run_eagerly": True}),
+    Way("graph", GRAPH),
+    Way("blocks", GRAPH | BLOCKS),
+    Way("XLA", XLA),
+    Way("XLA, blocks", XLA | BLOCKS),
+    Way("mixed_float16", GRAPH, "mixed_float16", on_gpu=1e-2),
+    Way("mixed_bfloat16", GRAPH, "mixed_bfloat16", on_gpu=1e-2),
+    Way("mixed_float16, XLA", XLA, "mixed_float16", on_gpu=1e-2),
+    Way("graph, deterministic", GRAPH, deterministic=True, on_gpu=None),
+    Way("blocks, deterministic", GRAPH | BLOCKS, deterministic=True, on_gpu=None),
+)
+
+
+class Parity(NamedTuple):
+    """What was found of one workload in one way.
+
+    Attributes:
+        ulp: the largest distance of anything that `compare` compares, fit to loop.
+        again: the same of two runs of fit.
+        losses: see `losses_apart`.
+        first: where fit and loop differ first; None where nowhere.
+        tolerance: None for 0 ULP, else of `losses`.
+        devices: where the loop's arrays, order and position lay.
+    """
+
+    workload: str
+    way: str
+    ulp: float
+    again: float
+    losses: float
+    first: str | None
+    tolerance: float | None
+    devices: frozenset[str]
+
+    @property
+    def within(self) -> bool:
+        """Whether fit and the loop are no further apart than they may be."""
+        return self.ulp == 0 if self.tolerance is None else self.losses <= self.tolerance
+
+
+def check(path: Path, device: str, mnist: Path | None = None) -> bool:
+    """Trains and times everything, and writes the report; whether all of it is as it should be.
+
+    Args:
+        path: the Markdown file to write.
+        device: its name from `device.use`.
+        mnist: a file for the workload mnist, which is left out without one.
+    """
+    names = [name for name in workloads.names() if name != "mnist" or mnist]
+    found = {name: workloads.get(name) for name in names}
+    jobs = [(w, w.load(SEED, mnist if name == "mnist" else None)) for name, w in found.items()]
+    rows = _parities(jobs, [way for way in WAYS if not way.deterministic], device)
+    by_auto = xla_by_auto(jobs[0][0])
+    ratios = bench.ratios()
+    tf.config.experimental.enable_op_determinism()
+    rows += _parities(jobs, [way for way in WAYS if way.deterministic], device)
+
+    good = by_auto == device.startswith("GPU") and all(row.within for row in rows)
+    good = good and not ratios.refused
+    text = report(device, rows, by_auto, ratios, good)
+    with replacing(path) as partial:
+        partial.write_text(text, encoding="utf-8")
+    return good
+
+
+def _parities(jobs: list[tuple[Workload, Data]], ways: Iterable[Way], device: str) -> list[Parity]:
+    pairs = [(way, *job) for way in ways for job in jobs]
+    rows = []
+    with progress_bars() as bars:
+        task = bars.add_task("parity", total=len(pairs), note="")
+        for way, workload, data in pairs:
+            bars.update(task, note=f"{workload.name}, {way.name}")
+            rows.append(parity(workload, data, way, way.tolerance(device)))
+            bars.advance(task)
+    return rows
+
+
+def parity(workload: Workload, data: Data, way: Way, tolerance: float | None) -> Parity:
+    """Trains by fit, by the loop and by fit again, and compares."""
+    with precision(way.policy):
+
+        def trained(side: str) -> Run:
+            return train(side, workload, data, SEED, {"epochs": EPOCHS}, way.compile)
+
+        fit, loop, again = map(trained, ("keras_fit", "manual_loop", "keras_fit"))
+        comparison = compare(fit, loop)
+        return Parity(
+            workload=workload.name,
+            way=way.name,
+            ulp=_largest(comparison),
+            again=_largest(compare(fit, again)),
+            losses=losses_apart(fit, loop),
+            first=None if comparison.match else comparison.verdict,
+            tolerance=tolerance,
+            devices=_devices(loop.trainer),
+        )
+
+
+def losses_apart(a: Run, b: Run) -> float:
+    """By what part of it a loss that a call of the first epoch handed out differs, at most."""
+    first, second = (
+        np.array([c.logs["loss"] for c in _first_epoch(run) if c.logs]) for run in (a, b)
+    )
+    if len(first) != len(second):
+        return np.inf
+    apart = np.abs(first - second)[first != second] / np.abs(first)[first != second]
+    return float(np.max(np.nan_to_num(apart, nan=np.inf), initial=0.0))
+
+
+def _first_epoch(run: Run) -> list[Any]:
+    end = next(i for i, call in enumerate(run.calls) if call.method == "on_epoch_end")
+    return [call for call in run.calls[:end] if call.method == "on_train_batch_end"]
+
+
+def _largest(comparison: Comparison) -> float:
+    return max(check.ulp for check in comparison.checks)
+
+
+def _devices(trainer: Any) -> frozenset[str]:
+    """Of the arrays and the order that a graph of the loop found on its desk."""
+    function = trainer._train_function
+    kinds = [getattr(function, name, {}) for name in ("_batches", "_blocks")]
+    variables = [v for kind in kinds for desk in kind.values() for v in desk._variables]
+    return frozenset(v.device.rpartition("device:")[2] for v in variables if v is not None)
+
+
+def xla_by_auto(workload: Workload) -> bool:
+    """Whether `jit_compile="auto"` means XLA here."""
+    trainer = TRAINERS["manual_loop"](workload.build())
+    trainer.compile(**workload.compile() | {"jit_compile": "auto"})
+    return bool(trainer.model.jit_compile)
+
+
+def report(device: str, rows: list[Parity], by_auto: bool, ratios: bench.Ratios, good: bool) -> str:
+    """The report in Markdown."""
+    on_gpu = device.startswith("GPU")
+    what = "a GPU" if on_gpu else "a CPU: nothing here was measured on a GPU"
+    seeds = f"{EPOCHS} epochs from seed {SEED}"
+    differing = [f"- {row.workload}, {row.way}: {row.first}" for row in rows if row.first]
+    refused = [f"- {entry['case']}: refused, {entry['why']}." for entry in ratios.refused]
+    parts = [
+        f"# Parity and throughput on {device}",
+        f"Made on {what}, {datetime.datetime.now(datetime.UTC):%Y-%m-%d}, by `fit-unfolded "
+        f"gpu-check`, version {version('fit-unfolded')}.",
+        "All is as it should be." if good else "**Something is not as it should be: see below.**",
+        "## Machine",
+        "\n".join(f"- {name}: {value}" for name, value in machine(device).items()),
+        f'- `jit_compile="auto"`: {"XLA" if by_auto else "no XLA"}, which is '
+        f"{'right' if by_auto == on_gpu else '**wrong**'} on {'a GPU' if on_gpu else 'a CPU'}",
+        "## Parity",
+        f"Each line: {seeds}. ULP: the largest distance of anything that `compare` compares, of "
+        "fit to the loop, and of fit to fit trained once more. Losses: by what part of it a loss "
+        "of the first epoch differs between fit and the loop. Arrays: where the loop's lay.",
+        table(
+            ["", "ULP", "fit again", "losses", "allowed", "within", "arrays"],
+            [_parity_row(row) for row in rows],
+        ),
+        "\n".join(differing),
+        "## Throughput",
+        "Samples a second, as of `fit-unfolded bench --quick`; both sides read every loss, and "
+        "the clock is read after `tf.test.experimental.sync_devices()`.",
+        table(bench.HEADERS, ratios.rows),
+        "\n".join(refused),
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _parity_row(row: Parity) -> list[str]:
+    return [
+        f"{row.workload}, {row.way}",
+        f"{row.ulp:,.0f}",
+        f"{row.again:,.0f}",
+        f"{row.losses:.1g}",
+        "0 ULP" if row.tolerance is None else f"losses {row.tolerance:g}",
+        "yes" if row.within else "**no**",
+        ", ".join(sorted(row.devices)) or "eager",
+    ]
+
+
+def machine(device: str) -> dict[str, str]:
+    """Hardware and versions, for the report; no host name, no path."""
+    found = environment()
+    lines = {"processor": f"{found['cpu']}, {found['cores']} cores", "system": found["system"]}
+    for gpu in tf.config.get_visible_devices("GPU"):
+        details = tf.config.experimental.get_device_details(gpu)
+        capability = ".".join(map(str, details.get("compute_capability", ("unknown",))))
+        lines[device] = f"compute capability {capability}, {driver()}"
+    built = tf.sysconfig.get_build_info()
+    for name in ("cuda_version", "cudnn_version"):
+        if name in built:
+            lines[f"{name.replace('_version', '')} that TensorFlow was built for"] = built[name]
+    packages = [f"{name} {number}" for name, number in found["versions"].items()]
+    lines["versions"] = ", ".join([*packages, f"Python {found['python']}"])
+    lines["flags"] = ", ".join(f"{k}={v}" for k, v in found["flags"].items()) or "none"
+    return lines
+
+
+def driver() -> str:
+    """Memory and driver of the GPUs, as `nvidia-smi` tells them."""
+    command = shutil.which("nvidia-smi")
+    if command is None:
+        return "no nvidia-smi to ask for the driver"
+    query = [command, "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"]
+    try:
+        done = subprocess.run(query, capture_output=True, text=True, timeout=30, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return "nvidia-smi did not tell the driver"
+    return "nvidia-smi: " + "; ".join(done.stdout.strip().splitlines())
