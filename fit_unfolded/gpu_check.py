@@ -38,20 +38,19 @@ class Way(NamedTuple):
         compile: placed over the workload's own arguments of compile.
         policy: Keras's dtype policy.
         deterministic: under `tf.config.experimental.enable_op_determinism`.
-        on_cpu, on_gpu: None for 0 ULP in all that `compare` compares; else by what part of it a
-            loss of the first epoch may differ.
+        on_gpu: by what part of it a loss of the first epoch may differ on a GPU; None, as on a
+            CPU always, for 0 ULP in all that `compare` compares.
     """
 
     name: str
     compile: dict[str, Any]
     policy: str = "float32"
     deterministic: bool = False
-    on_cpu: float | None = None
     on_gpu: float | None = 1e-5
 
     def tolerance(self, device: str) -> float | None:
         """The one that holds on `device`, a name from `device.use`."""
-        return self.on_gpu if device.startswith("GPU") else self.on_cpu
+        return self.on_gpu if device.startswith("GPU") else None
 
 
 GRAPH = {"jit_compile": False}
@@ -80,9 +79,10 @@ class Parity(NamedTuple):
         ulp: the largest distance of anything that `compare` compares, fit to loop.
         again: the same of two runs of fit.
         losses: see `losses_apart`.
-        first: where fit and loop differ first; None where nowhere.
+        first: where fit and loop differ first, or which error ended them; None where nowhere.
         tolerance: None for 0 ULP, else of `losses`.
-        devices: where the loop's arrays, order and position lay.
+        devices: where the loop's arrays and their order lay.
+        failed: by an error of TensorFlow's.
     """
 
     workload: str
@@ -93,6 +93,7 @@ class Parity(NamedTuple):
     first: str | None
     tolerance: float | None
     devices: frozenset[str]
+    failed: bool = False
 
     @property
     def within(self) -> bool:
@@ -132,9 +133,17 @@ def _parities(jobs: list[tuple[Workload, Data]], ways: Iterable[Way], device: st
         task = bars.add_task("parity", total=len(pairs), note="")
         for way, workload, data in pairs:
             bars.update(task, note=f"{workload.name}, {way.name}")
-            rows.append(parity(workload, data, way, way.tolerance(device)))
+            try:
+                rows.append(parity(workload, data, way, way.tolerance(device)))
+            except tf.errors.OpError as error:  # what a GPU cannot do is for the report, too
+                rows.append(_failed(workload, way, error))
             bars.advance(task)
     return rows
+
+
+def _failed(workload: Workload, way: Way, error: tf.errors.OpError) -> Parity:
+    why = f"{type(error).__name__}: {(error.message or '').partition(chr(10))[0]}"
+    return Parity(workload.name, way.name, np.inf, np.inf, np.inf, why, None, frozenset(), True)
 
 
 def parity(workload: Workload, data: Data, way: Way, tolerance: float | None) -> Parity:
@@ -180,7 +189,7 @@ def _largest(comparison: Comparison) -> float:
 
 def _devices(trainer: Any) -> frozenset[str]:
     """Of the arrays and the order that a graph of the loop found on its desk."""
-    function = trainer._train_function
+    function = getattr(trainer, "_train_function", None)
     kinds = [getattr(function, name, {}) for name in ("_batches", "_blocks")]
     variables = [v for kind in kinds for desk in kind.values() for v in desk._variables]
     return frozenset(v.device.rpartition("device:")[2] for v in variables if v is not None)
@@ -228,6 +237,8 @@ def report(device: str, rows: list[Parity], by_auto: bool, ratios: bench.Ratios,
 
 
 def _parity_row(row: Parity) -> list[str]:
+    if row.failed:
+        return [f"{row.workload}, {row.way}", *["failed"] * 3, "", "**no**", ""]
     return [
         f"{row.workload}, {row.way}",
         f"{row.ulp:,.0f}",

@@ -52,7 +52,7 @@ class BlockDesks(dict):
 
     def __init__(self, step, steps, jit_compile):
         super().__init__()
-        self._function = graph(array_block(step, steps), jit_compile)
+        self._function = graph(array_block(step, steps, jit_compile), jit_compile)
         self._steps = steps
 
     def __missing__(self, signature):
@@ -129,23 +129,29 @@ def empty(spec):
     return tf.zeros([size or 0 for size in spec.shape], spec.dtype)
 
 
-def array_block(step, steps):
+def array_block(step, steps, jit_compile):
     """`(arrays, full, rest, at) -> logs`: up to `steps` batches from number `at` on."""
 
     def run(arrays, indices):
         return step(gather(arrays, indices))
 
     def block(arrays, full, rest, at):
-        full_batches = tf.shape(full)[0]
-        first = tf.cast(at, tf.int32)  # on a GPU, the one number that a block asks it for
-        stop = tf.minimum(first + steps, full_batches)
-        _, _, logs = tf.while_loop(
-            lambda i, *_: i < stop,
-            lambda i, at, _: (i + 1, at + 1, run(arrays, tf.gather(full, at))),
-            (first, at, empty_logs(graph(run), arrays, full[0])),
+        # on a GPU, the one number that a block asks it for; an XLA program asks nothing
+        first = at if jit_compile else tf.cast(at, tf.int32)
+        full_batches = tf.shape(full, first.dtype)[0]
+        stop = first + steps
+        counters = (at,) if jit_compile else (first, at)  # how often, and which
+        one = tf.TensorSpec(full.shape[1:], full.dtype)  # there may be none to take it from
+        _, logs = tf.while_loop(
+            lambda counters, _: counters[0] < tf.minimum(stop, full_batches),
+            lambda counters, _: (
+                tuple(counter + 1 for counter in counters),
+                run(arrays, tf.gather(full, counters[-1])),
+            ),
+            (counters, empty_logs(graph(run), arrays, one)),
         )
         if rest is not None:  # the partial batch has a size of its own: a step of its own
-            logs = tf.cond(first + steps > full_batches, lambda: run(arrays, rest), lambda: logs)
+            logs = tf.cond(stop > full_batches, lambda: run(arrays, rest), lambda: logs)
         return logs
 
     return block

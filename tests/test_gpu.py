@@ -18,6 +18,7 @@ from parity import assert_parity
 from fit_unfolded import cli, gpu_check, workloads
 from fit_unfolded.bench import cases
 from fit_unfolded.bench.models import MODELS
+from fit_unfolded.bench.run import Ratios
 from fit_unfolded.compare import train
 from fit_unfolded.device import environment, use
 from fit_unfolded.errors import InputError
@@ -281,12 +282,27 @@ def test_gpu_check_notices_what_differs(run, small, tmp_path, monkeypatch):
             super().compile(**arguments | {"optimizer": keras.optimizers.SGD(0.2, momentum=0.9)})
 
     monkeypatch.setitem(gpu_check.TRAINERS, "manual_loop", LearnsFaster)
+    monkeypatch.setattr(gpu_check, "WAYS", gpu_check.WAYS[:1])
+    monkeypatch.setattr(gpu_check.bench, "ratios", lambda: Ratios([], [], []))
     status, _, _ = run("gpu-check", "--device", "cpu", "--out", tmp_path / "it.md")
     text = (tmp_path / "it.md").read_text()
     assert status == 1
     assert "**Something is not as it should be: see below.**" in text
     assert "- digits-mlp, graph: MISMATCH: first in batch logs, epoch 0, " in text
     assert "| **no** |" in text
+
+
+def test_gpu_check_reports_what_a_device_cannot_do(run, small, tmp_path, monkeypatch):
+    def fail(*args):
+        raise tf.errors.UnimplementedError(None, None, "no such kernel\nand its stack")
+
+    monkeypatch.setattr(gpu_check, "train", fail)
+    monkeypatch.setattr(gpu_check.bench, "ratios", lambda: Ratios([], [], []))
+    status, _, _ = run("gpu-check", "--device", "cpu", "--out", tmp_path / "it.md")
+    text = (tmp_path / "it.md").read_text()
+    assert status == 1
+    assert "| digits-mlp, graph | failed | failed | failed |  | **no** |  |" in text
+    assert "- digits-mlp, graph: UnimplementedError: no such kernel\n" in text
 
 
 def test_a_tolerance_is_of_the_losses():
@@ -304,7 +320,40 @@ def test_every_way_has_a_tolerance_on_a_gpu_and_is_exact_on_a_cpu():
         assert (way.tolerance("GPU:0 model") is None) == way.deterministic
 
 
-@pytest.mark.skipif(bool(tf.config.list_physical_devices("GPU")), reason="there is a GPU here")
+def test_the_page_of_tolerances_is_true():
+    page = (Path(__file__).parents[1] / "docs" / "tolerances.md").read_text()
+    for way in gpu_check.WAYS:
+        allowed = "0 ULP" if way.on_gpu is None else f"losses {way.on_gpu:g}"
+        assert f"| {way.name} | {allowed} | not measured |" in page
+    for file, test in re.findall(r"`(test_\w+\.py)::(test_\w+)`", page):
+        assert f"def {test}(" in Path(__file__).with_name(file).read_text(), test
+
+
+without_gpu = pytest.mark.skipif(
+    bool(tf.config.list_physical_devices("GPU")), reason="there is a GPU here"
+)
+
+
+@without_gpu
+@pytest.mark.parametrize(
+    "command",
+    [["compare"], ["train", "--side", "keras_fit"], ["bench", "--quick"], ["gpu-check"]],
+    ids=lambda command: command[0],
+)
+def test_options_without_a_gpu(run, tmp_path, monkeypatch, command):
+    monkeypatch.chdir(tmp_path)
+    for option, words in (
+        (["--device", "gpu"], "error: --device: TensorFlow sees no GPU here, so not gpu; see"),
+        (["--device", "cpu", "--memory-growth"], "error: --memory-growth: no GPU is used here"),
+    ):
+        status, page, error = run(*command, *option)
+        assert (status, page) == (2, "")
+        assert error.startswith(words)
+        assert error.count("\n") == 1
+    assert not os.listdir(tmp_path)
+
+
+@without_gpu
 def test_gpu_check_without_a_gpu(run, tmp_path):
     status, page, error = run("gpu-check", "--out", tmp_path / "new" / "it.md")
     assert (status, page) == (2, "")

@@ -32,6 +32,14 @@ def test_mixed_float16(how):
     assert scaled == ("auto_scale_loss" not in how)
 
 
+@covers("precision: mixed_float16 with XLA")
+@pytest.mark.parametrize("block", [1, 2])
+def test_mixed_float16_with_xla(block):
+    how = {"jit_compile": True, "steps_per_execution": block}
+    with policy("mixed_float16"):
+        assert_parity(mlp, compile_with(**how), CLASSES, then=fit, epochs=2, batch_size=11)
+
+
 @covers("precision: mixed_bfloat16")
 def test_mixed_bfloat16():
     with policy("mixed_bfloat16"):
