@@ -5,6 +5,7 @@ step. Here a function finds the arrays, the epoch's order of samples and the num
 batch in variables, and gathers its batch itself: so Python has nothing to do but to call it.
 """
 
+import math
 from typing import Any
 
 import keras
@@ -13,6 +14,8 @@ import tensorflow as tf
 from manual_loop.arrays import gather
 
 tree = keras.tree
+
+STAGE_BYTES = 2**25  # of batches that are stacked for one XLA program
 
 
 def graph(function, jit_compile=False):
@@ -47,7 +50,7 @@ class BlockDesks(dict):
 
     def __init__(self, step, steps, jit_compile):
         super().__init__()
-        self._function = graph(array_block(step, steps), jit_compile)
+        self._function = graph(array_block(step, steps, jit_compile), jit_compile)
         self._steps = steps
 
     def __missing__(self, signature):
@@ -117,8 +120,9 @@ def empty(spec):
     return tf.zeros([size or 0 for size in spec.shape], spec.dtype)
 
 
-def array_block(step, steps):
+def array_block(step, steps, jit_compile):
     """`(arrays, full, rest, at) -> logs`: up to `steps` batches from number `at` on."""
+    walk = stage_by_stage if jit_compile else batch_by_batch
 
     def run(arrays, indices):
         return step(gather(arrays, indices))
@@ -126,16 +130,57 @@ def array_block(step, steps):
     def block(arrays, full, rest, at):
         full_batches = tf.shape(full, tf.int64)[0]
         stop = at + steps
-        _, logs = tf.while_loop(
-            lambda i, _: i < tf.minimum(stop, full_batches),
-            lambda i, _: (i + 1, run(arrays, tf.gather(full, i))),
-            (at, empty_logs(graph(run), arrays, full[0])),
-        )
+        logs = empty_logs(graph(run), arrays, full[0])
+        logs = walk(step, steps, arrays, full, at, tf.minimum(stop, full_batches), logs)
         if rest is not None:  # the partial batch has a size of its own: a step of its own
             logs = tf.cond(stop > full_batches, lambda: run(arrays, rest), lambda: logs)
         return logs
 
     return block
+
+
+def batch_by_batch(step, steps, arrays, full, first, stop, logs):
+    """Logs of the last of the batches `first` to `stop`, each gathered when its turn comes."""
+
+    def one_more(i, _):
+        return i + 1, step(gather(arrays, tf.gather(full, i)))
+
+    return tf.while_loop(lambda i, _: i < stop, one_more, (first, logs))[1]
+
+
+def stage_by_stage(step, steps, arrays, full, first, stop, logs):
+    """As `batch_by_batch`, for XLA: the samples of many batches are gathered at once.
+
+    In an XLA program a gather is a loop over the samples, which takes as long as a small step.
+    """
+    shape = tf.shape(full, tf.int64)
+    sizes = (math.prod(part.shape[1:]) * part.dtype.size for part in tree.flatten(arrays))
+    fitting = STAGE_BYTES // (shape[1] * sum(sizes))
+    most = tf.clip_by_value(fitting, 1, tf.minimum(shape[0], steps))
+
+    def one_stage(i, logs):
+        numbers = tf.minimum(i + tf.range(most), stop - 1)  # the last stage may be longer than due
+        stage = gather(arrays, tf.gather(full, numbers))
+        return i + most, run_stage(step, stage, tf.minimum(most, stop - i), logs)
+
+    return tf.while_loop(lambda i, _: i < stop, one_stage, (first, logs))[1]
+
+
+def run_stage(step, stage, size, logs):
+    """Logs of the last of `size` batches.
+
+    Args:
+        step: `data -> logs`.
+        stage: the batches, stacked: `[at least size, batch, ...]`.
+        size: int [], or int64.
+        logs: those of no batch.
+    """
+
+    def one_more(i, _):
+        return i + 1, step(tree.map_structure(lambda batches: tf.gather(batches, i), stage))
+
+    zero = tf.zeros([], size.dtype)
+    return tf.while_loop(lambda i, _: i < size, one_more, (zero, logs))[1]
 
 
 def empty_logs(step, *specs):
