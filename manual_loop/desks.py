@@ -11,6 +11,8 @@ samples is int64 and gathered, never sliced, and what says *how often* is int32.
 TensorFlow has registered say so: `tests/placement.py` looks them up.)
 """
 
+import functools
+import math
 from typing import Any
 
 import keras
@@ -19,6 +21,8 @@ import tensorflow as tf
 from manual_loop.arrays import Carried, gather, on_gpu
 
 tree = keras.tree
+
+STAGE_BYTES = 2**25  # of batches that are stacked for one XLA program
 
 
 def graph(function, jit_compile=False):
@@ -76,7 +80,7 @@ class Desk:
 
     Attributes:
         specs: as given.
-        call, call_partial: the graphs without arguments.
+        call: the graph without arguments.
     """
 
     def __init__(self, function, specs, batches, partial=None):
@@ -89,20 +93,23 @@ class Desk:
         self._walk: Any = None
         self._values: list[Any] = [None] * len(self._variables)
 
-        def without_arguments(function):
-            def call():
-                values = [None if v is None else v.read_value() for v in self._variables]
-                arguments = tf.nest.pack_sequence_as(specs, values, expand_composites=True)
-                at = self._position.read_value()
-                self._position.assign_add(batches)
-                return function(*arguments, at)
+        self._batches, self._partial = batches, partial
+        self.call = self._without_arguments(function)
 
-            return graph(call).get_concrete_function()
+    @functools.cached_property
+    def call_partial(self):
+        """As `call`, for the partial batch; traced when the first one is due."""
+        return self._without_arguments(self._partial)
 
-        self.call = without_arguments(function)
-        *_, rest = specs
-        if partial is not None and rest is not None:
-            self.call_partial = without_arguments(partial)
+    def _without_arguments(self, function):
+        def call():
+            values = [None if v is None else v.read_value() for v in self._variables]
+            arguments = tf.nest.pack_sequence_as(self.specs, values, expand_composites=True)
+            at = self._position.read_value()
+            self._position.assign_add(self._batches)
+            return function(*arguments, at)
+
+        return graph(call).get_concrete_function()
 
     def lay(self, walk):
         """Lay out what a `Walk` leads through, unless it lies here; go on where it stands."""
@@ -131,30 +138,71 @@ def empty(spec):
 
 def array_block(step, steps, jit_compile):
     """`(arrays, full, rest, at) -> logs`: up to `steps` batches from number `at` on."""
+    walk = stage_by_stage if jit_compile else batch_by_batch
 
     def run(arrays, indices):
         return step(gather(arrays, indices))
 
     def block(arrays, full, rest, at):
-        # on a GPU, the one number that a block asks it for; an XLA program asks nothing
-        first = at if jit_compile else tf.cast(at, tf.int32)
-        full_batches = tf.shape(full, first.dtype)[0]
-        stop = first + steps
-        counters = (at,) if jit_compile else (first, at)  # how often, and which
-        one = tf.TensorSpec(full.shape[1:], full.dtype)  # there may be none to take it from
-        _, logs = tf.while_loop(
-            lambda counters, _: counters[0] < tf.minimum(stop, full_batches),
-            lambda counters, _: (
-                tuple(counter + 1 for counter in counters),
-                run(arrays, tf.gather(full, counters[-1])),
-            ),
-            (counters, empty_logs(graph(run), arrays, one)),
-        )
+        full_batches = tf.shape(full, tf.int64)[0]
+        stop = at + steps
+        logs = empty_logs(graph(run), arrays, full[0])
+        logs = walk(step, steps, arrays, full, at, tf.minimum(stop, full_batches), logs)
         if rest is not None:  # the partial batch has a size of its own: a step of its own
             logs = tf.cond(stop > full_batches, lambda: run(arrays, rest), lambda: logs)
         return logs
 
     return block
+
+
+def batch_by_batch(step, steps, arrays, full, first, stop, logs):
+    """Logs of the last of the batches `first` to `stop`, each gathered when its turn comes."""
+
+    batches = tf.cast(stop - first, tf.int32)  # counted on the host, which ends the loop
+
+    def one_more(i, at, _):
+        return i + 1, at + 1, step(gather(arrays, tf.gather(full, at)))
+
+    return tf.while_loop(lambda i, *_: i < batches, one_more, (0, first, logs))[-1]
+
+
+def stage_by_stage(step, steps, arrays, full, first, stop, logs):
+    """As `batch_by_batch`, for XLA: the samples of many batches are gathered at once.
+
+    In an XLA program a gather is a loop over the samples, which takes as long as a small step.
+    """
+    shape = tf.shape(full, tf.int64)
+    parts = tf.nest.flatten(arrays, expand_composites=True)
+    sizes = (math.prod(part.shape[1:]) * part.dtype.size for part in parts)
+    fitting = STAGE_BYTES // (shape[1] * sum(sizes))
+    most = tf.clip_by_value(fitting, 1, tf.minimum(shape[0], steps))
+
+    def one_stage(i, logs):
+        numbers = tf.minimum(i + tf.range(most), stop - 1)  # the last stage may be longer than due
+        stage = gather(arrays, tf.gather(full, numbers))
+        return i + most, run_stage(step, stage, tf.minimum(most, stop - i), logs)
+
+    return tf.while_loop(lambda i, _: i < stop, one_stage, (first, logs))[1]
+
+
+def run_stage(step, stage, size, logs):
+    """Logs of the last of `size` batches.
+
+    Args:
+        step: `data -> logs`.
+        stage: the batches, stacked: `[at least size, batch, ...]`.
+        size: int [], or int64.
+        logs: those of no batch.
+    """
+
+    def one_more(i, _):
+        def take(batches):
+            return tf.gather(batches, i)
+
+        return i + 1, step(tf.nest.map_structure(take, stage, expand_composites=True))
+
+    zero = tf.zeros([], size.dtype)
+    return tf.while_loop(lambda i, _: i < size, one_more, (zero, logs))[1]
 
 
 def empty_logs(step, *specs):

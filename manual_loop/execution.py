@@ -20,11 +20,17 @@ import keras
 import tensorflow as tf
 
 from manual_loop.arrays import Carried, Signature, Walk
-from manual_loop.desks import BatchDesks, BlockDesks, empty_logs, gains_from_a_block, graph
+from manual_loop.desks import (
+    STAGE_BYTES,
+    BatchDesks,
+    BlockDesks,
+    empty_logs,
+    gains_from_a_block,
+    graph,
+    run_stage,
+)
 
 tree = keras.tree
-
-STAGE_BYTES = 2**25  # of a stream's batches that are stacked for one XLA program
 
 
 class StepFunction:
@@ -70,7 +76,7 @@ class StepFunction:
     def _from_arrays(self, walk):
         """From arrays on the device, which a `Walk` leads through."""
         batch = self._batches[walk.data.signature]
-        if self._block > 1 and self._gains(batch):
+        if self._block > 1 and walk.order.full_batches and self._gains(batch):
             block = self._blocks[walk.data.signature]
             block.lay(walk)
             walk.advance(self._block)
@@ -134,11 +140,8 @@ def staged_block(step, steps):
 
     @functools.partial(graph, jit_compile=True)
     def run(stage, size):
-        def one_more(i, _):
-            return i + 1, step(tree.map_structure(lambda batches: tf.gather(batches, i), stage))
-
         first = tree.map_structure(lambda batches: batches[0], stage)
-        return tf.while_loop(lambda i, _: i < size, one_more, (0, empty_logs(step, first)))[1]
+        return run_stage(step, stage, size, empty_logs(step, first))
 
     def block(iterator):
         spec = iterator.element_spec

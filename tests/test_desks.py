@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from manual_loop import desks
 from manual_loop.arrays import Resident, Walk
 from manual_loop.execution import StepFunction
 
@@ -46,6 +47,25 @@ def test_the_partial_batch_ends_a_block(block):
     assert logs[-1] == {"first": 6, "size": 1}
     with pytest.raises(StopIteration):
         function(a)
+
+
+@pytest.mark.parametrize("bytes_", [1, 2 * 2 * 4, 2**20])
+@pytest.mark.parametrize("block", [2, 3, 9])
+def test_a_block_in_stages_takes_each_batch_once(monkeypatch, bytes_, block):
+    monkeypatch.setattr(desks, "STAGE_BYTES", bytes_)
+    seen = tf.Variable(tf.zeros([13]))
+
+    def step(x):
+        seen.assign_add(tf.reduce_sum(tf.one_hot(tf.cast(x, tf.int32), 13), axis=0))
+        return {"first": x[0]}
+
+    how = {"run_eagerly": False, "jit_compile": True, "steps_per_execution": block}
+    function, a = StepFunction(step, **how), walk(0, 13)
+    while a.position < a.order.steps:
+        before = int(tf.reduce_sum(seen))
+        function(a)
+        assert int(tf.reduce_sum(seen)) == min(before + 2 * block, 13)
+    assert seen.numpy().tolist() == [1] * 13
 
 
 def test_nothing_stays_behind():

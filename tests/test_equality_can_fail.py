@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from cases import CLASSES, SHORT, compile_with, mlp
 from parity import assert_same, first_difference, observe, train
 
@@ -91,3 +92,18 @@ def test_unequal_values_differ_and_are_named(a, b):
 @pytest.mark.parametrize("value", [float("nan"), np.float32(np.inf), None, "a", [1, {"b": (2.0,)}]])
 def test_equal_values_do_not(value):
     assert first_difference(value, value) is None
+
+
+def test_a_sum_of_three_may_depend_on_what_else_its_terms_are_for():
+    """Why fit may differ from itself: see `fuzz.sums_in_order`."""
+
+    def sum_with(*kept):
+        @tf.function(autograph=False)
+        def graph(*numbers):
+            terms = [tf.math.ceil(number) for number in numbers]
+            return tf.raw_ops.AddN(inputs=terms), *[terms[i] for i in kept]
+
+        return float(graph(*map(tf.constant, (1e8, -1e8, 1.0)))[0])
+
+    assert sum_with() == 1.0  # (1e8 - 1e8) + 1
+    assert sum_with(0, 1) == 0.0  # (1 - 1e8) + 1e8: only the memory of the third is free

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 
 import keras
 import numpy as np
@@ -24,6 +25,7 @@ from fit_unfolded.device import environment, use
 from fit_unfolded.errors import InputError
 from fit_unfolded.measure import Watch
 from fit_unfolded.pitfalls.experiment import Clock
+from fit_unfolded.record import Call
 from fit_unfolded.workloads import Data
 from manual_loop import arrays
 from manual_loop.arrays import CARRIERS, carry, gather
@@ -81,15 +83,15 @@ def test_a_step_copies_no_more_than_keras_does_in_it(placed, case):
 
 
 @needs_kernels
-def test_a_block_asks_the_device_once_where_it_stands(placed):
+def test_a_block_copies_no_more_in_a_step(placed):
+    """Once a block it asks the device where it stands."""
     copies = placed["block"]["copies"]
     full = [copy for copy in copies if "/while/body/" in copy[3]]
     partial = [copy for copy in copies if "/cond/then/" in copy[3]]
     for step in (full, partial):
         assert kinds(step) == kinds(placed["fit"]["copies"])
     others = [copy for copy in copies if copy not in full + partial]
-    assert {tuple(copy[:2]) for copy in others} == {("host", "int32"), ("GPU", "bool")}
-    assert {copy[2].split()[0] for copy in others if copy[0] == "host"} == {"Cast"}
+    assert {copy[2].split()[0] for copy in others if copy[0] == "host"} == {"Cast", "Greater"}
 
 
 @needs_kernels
@@ -269,7 +271,7 @@ def test_gpu_check_on_a_cpu(run, small, tmp_path):
     text = (tmp_path / "new" / "it.md").read_text()
     assert text.startswith("# Parity and throughput on CPU\n")
     assert "nothing here was measured on a GPU" in text
-    assert '`jit_compile="auto"`: no XLA, which is right on a CPU' in text
+    assert '`jit_compile="auto"`: no XLA, which is right without a GPU' in text
     for way in ("graph", "graph, deterministic"):
         assert f"| digits-mlp, {way} | 0 | 0 | 0 | 0 ULP | yes | CPU:0 |" in text
     assert re.search(r"\| chapter step \| [\d,]+ \| [\d,]+ \| \d+\.\d\d \| ", text)
@@ -303,6 +305,17 @@ def test_gpu_check_reports_what_a_device_cannot_do(run, small, tmp_path, monkeyp
     assert status == 1
     assert "| digits-mlp, graph | failed | failed | failed |  | **no** |  |" in text
     assert "- digits-mlp, graph: UnimplementedError: no such kernel\n" in text
+
+
+def test_losses_apart():
+    def run(*losses):
+        calls = [Call("on_train_batch_end", i, {"loss": loss}) for i, loss in enumerate(losses)]
+        return SimpleNamespace(calls=[*calls, Call("on_epoch_end", 0, {}), *calls[:1]])
+
+    assert gpu_check.losses_apart(run(2.0, np.nan), run(2.0, np.nan)) == 0
+    assert gpu_check.losses_apart(run(2.0, 4.0), run(2.0, 5.0)) == 0.25
+    assert gpu_check.losses_apart(run(2.0, 4.0), run(2.0)) == np.inf
+    assert gpu_check.losses_apart(run(2.0), run(np.nan)) == np.inf
 
 
 def test_a_tolerance_is_of_the_losses():

@@ -8,7 +8,7 @@ import tensorflow as tf
 from cases import CLASSES, IMAGES, SEQUENCES, SHORT, X, Y, cnn, compile_with, lstm, mlp, plain, rnn
 from parity import assert_parity, covers, fit, train
 
-from manual_loop import execution
+from manual_loop import desks, execution
 
 # XLA compiles anew for each size of a batch: these are all of one size.
 WHOLE = {"epochs": 2, "batch_size": 11}
@@ -57,6 +57,13 @@ def test_streams_with_xla_in_blocks(monkeypatch, kind, stage):
     how = {"jit_compile": True, "steps_per_execution": 3}
     arguments = {"epochs": 2, "steps_per_epoch": 4} if kind == "endless" else {"epochs": 2}
     assert_parity(plain, compile_with(**how), STREAMS[kind], then=fit, **arguments)
+
+
+@covers("compile: jit_compile", "compile: steps_per_execution")
+def test_arrays_with_xla_in_blocks(monkeypatch):
+    monkeypatch.setattr(desks, "STAGE_BYTES", 500)  # three batches
+    how = {"jit_compile": True, "steps_per_execution": 4}
+    assert_parity(plain, compile_with(**how), CLASSES, then=fit, epochs=2, batch_size=4)
 
 
 @covers("compile: jit_compile")

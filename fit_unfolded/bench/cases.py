@@ -25,7 +25,7 @@ SEED = 0
 
 # It advises against many traces of one function; here each is a new model's, and wanted.
 logging.getLogger("tensorflow").setLevel(logging.ERROR)
-FIRST_STEPS = 3
+FIRST_STEPS = 5
 XLA_TOLERANCE = 1e-5  # relative, of each batch's loss in the first epoch; XLA rounds differently
 
 
@@ -178,7 +178,7 @@ def run(
     Args:
         seconds: no turn begins later, once there are `at_least` turns (and at most `turns`).
         first_steps: at most so many fresh models of each variant are timed to their first step;
-            no round of them begins after `seconds`.
+            no round of them begins after three times `seconds`.
 
     Raises:
         LossesDiffer: two variants that should be equal are not, see `batch_losses` and `measure`.
@@ -189,7 +189,7 @@ def run(
         starts: dict[str, list[float]] = {str(variant): [] for variant in case.variants}
         begin = time.perf_counter()
         for number in range(first_steps):
-            if number and time.perf_counter() - begin > seconds:
+            if number and time.perf_counter() - begin > 3 * seconds:
                 break
             for variant in case.variants:
                 starts[str(variant)].append(_first_step(case, variant, x, y))
