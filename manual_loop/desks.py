@@ -38,13 +38,16 @@ class BatchDesks(dict):
         self._function = graph(lambda arrays, indices: step(gather(arrays, indices)))
 
     def __missing__(self, signature):
-        arrays, full, _ = signature.specs
+        arrays, full, rest = signature.specs
         # `tf.function` may answer with an earlier, more general graph, as it does in fit
         indices = tf.TensorSpec(full.shape[1:], full.dtype)
         traced = self._function.get_concrete_function(arrays, indices)
+        (_, indices), _ = traced.structured_input_signature
+        # then the size of a batch is open here too: Grappler would fold it, and round otherwise
+        full = tf.TensorSpec([None, *indices.shape], full.dtype)
         self[signature] = Desk(
             lambda arrays, full, rest, at: traced(arrays, tf.gather(full, at)),
-            signature.specs,
+            (arrays, full, rest),
             1,
             lambda arrays, full, rest, at: traced(arrays, rest),
         )
