@@ -54,9 +54,8 @@ def array_source(x, y, sample_weight, batch_size, steps_per_epoch, shuffle, clas
     steps = math.ceil(samples / batch_size)
     if sum(getattr(array, "nbytes", 0) for array in tree.flatten(arrays)) > RESIDENT_BYTES:
         dataset = stream_arrays(arrays, samples, batch_size, shuffle)
-        return Source(lambda: iter(dataset), steps)
-    resident = Resident(arrays, samples, batch_size, shuffle)
-    return Source(lambda: Walk(resident), steps)
+        return Source(dataset, steps, batch_size)
+    return Source(Resident(arrays, samples, batch_size, shuffle), steps, batch_size)
 
 
 class Resident:
@@ -88,6 +87,13 @@ class Resident:
         rest = tf.TensorSpec([None], tf.int64) if partial else None
         self.batch_signature = Signature((specs, tf.TensorSpec([size], tf.int64)))
         self.block_signature = Signature((specs, full, rest))
+
+    def __iter__(self):
+        return Walk(self)
+
+    def dataset(self):
+        """The same epochs as a `tf.data.Dataset`."""
+        return stream_arrays(self.arrays, self._samples, int(self.batch_size), self._shuffle)
 
     def order(self):
         """The `Order` of the next epoch, drawn as fit draws it.
@@ -236,6 +242,8 @@ def stream_arrays(arrays, samples, batch_size, shuffle):
     # rewriting the graph of so short a pipeline costs more than it saves
     options = tf.data.Options()
     options.experimental_optimization.apply_default_optimizations = False
+    # a strategy copies the pipeline, its random generator included
+    options.experimental_external_state_policy = tf.data.experimental.ExternalStatePolicy.IGNORE
     return dataset.with_options(options).prefetch(tf.data.AUTOTUNE)
 
 
