@@ -30,9 +30,7 @@ def is_array(x):
     return x is None or hasattr(x, "__array__") or tf.is_tensor(x) or sparse.is_scipy_sparse(x)
 
 
-def array_source(
-    x, y, sample_weight, batch_size, steps_per_epoch, shuffle, class_weight, resident
-):
+def array_source(x, y, sample_weight, batch_size, steps_per_epoch, shuffle, class_weight, resident):
     """Batches of arrays in memory.
 
     Args:

@@ -157,9 +157,7 @@ def take(iterator, count):
     return batches
 
 
-def make_source(
-    x, y, sample_weight, batch_size, steps_per_epoch, shuffle, class_weight, resident
-):
+def make_source(x, y, sample_weight, batch_size, steps_per_epoch, shuffle, class_weight, resident):
     """The `Source` for this kind of data (`data_adapters/__init__.py`, `get_data_adapter`)."""
     if all(map(is_array, keras.tree.flatten((x, y, sample_weight)))):
         return array_source(
