@@ -45,6 +45,7 @@ Device = Annotated[
 MemoryGrowth = Annotated[
     bool, typer.Option("--memory-growth", help="Take a GPU's memory as needed, not all at once.")
 ]
+Replicas = Annotated[int, typer.Option(min=1, help="Devices that share each batch.")]
 DataFile = Annotated[Path | None, typer.Option(metavar="FILE", help="A .npz file, for mnist.")]
 Steps = Annotated[int | None, typer.Option(min=1, help="Batches in one call of the step.")]
 Jit = Annotated[bool | None, typer.Option("--jit/--no-jit", help="With XLA, or without.")]
@@ -73,6 +74,7 @@ def compare(
     seed: Seed = 0,
     device: Device = "auto",
     memory_growth: MemoryGrowth = False,
+    replicas: Replicas = 1,
     data: DataFile = None,
     output: Output = None,
     steps_per_execution: Steps = None,
@@ -86,9 +88,10 @@ def compare(
     """
     workloads.check(workload)
     compile_arguments = _compile_arguments(steps_per_execution, jit, eager)
-    job = _prepare(
-        workload, seed, device, memory_growth, data, epochs, batch_size, compile_arguments
-    )
+    if replicas > 1:
+        _check_fit_on_replicas(compile_arguments)
+    placed = device, memory_growth, replicas
+    job = _prepare(workload, seed, placed, data, epochs, batch_size, compile_arguments)
     directory = writable_directory(output or Path("results/compare", workload), "--output")
     if not _compare(job, directory, full):
         raise typer.Exit(1)
@@ -103,6 +106,7 @@ def train(
     seed: Seed = 0,
     device: Device = "auto",
     memory_growth: MemoryGrowth = False,
+    replicas: Replicas = 1,
     data: DataFile = None,
     output: Record = None,
     save: Save = None,
@@ -112,7 +116,8 @@ def train(
     workloads.check(workload)
     if save is not None:
         _check_save(save)
-    job = _prepare(workload, seed, device, memory_growth, data, epochs, batch_size, {})
+    placed = device, memory_growth, replicas
+    job = _prepare(workload, seed, placed, data, epochs, batch_size, {})
     directory = None if output is None else writable_directory(output, "--output")
     _train(job, side.value, save, directory, full)
 
@@ -167,7 +172,7 @@ def explain(
         from fit_unfolded.explain.html import check
 
         check(html)
-    job = _prepare(workload, seed, device, False, data, None, None, {})
+    job = _prepare(workload, seed, (device, False, 1), data, None, None, {})
     if not _explain(job, full, graph, html):
         raise typer.Exit(1)
 
@@ -249,6 +254,7 @@ class Job:
     device: str
     fit: dict[str, Any]
     compile: dict[str, Any]
+    replicas: int
 
     def heading(self) -> str:
         """The request in words."""
@@ -262,6 +268,7 @@ class Job:
             "workload": self.workload.name,
             "seed": self.seed,
             "device": self.device,
+            "replicas": self.replicas,
             "fit_arguments": self.fit,
             "compile_overrides": self.compile,
         }
@@ -270,26 +277,33 @@ class Job:
 def _prepare(
     name: str,
     seed: int,
-    device: str,
-    memory_growth: bool,
+    placed: tuple[str, bool, int],
     data: Path | None,
     epochs: int | None,
     batch_size: int | None,
     compile_arguments: dict[str, Any],
 ) -> Job:
+    device, memory_growth, replicas = placed
     import_tensorflow()
     from fit_unfolded.device import use
 
-    used = use(device, memory_growth)
     workload = workloads.get(name)
     asked = {"epochs": epochs, "batch_size": batch_size}
+    fit = workload.fit | {key: value for key, value in asked.items() if value is not None}
+    if fit["batch_size"] < replicas:
+        raise InputError(
+            f"--replicas: a batch of {fit['batch_size']} cannot be divided among {replicas}; take "
+            "fewer, or a larger --batch-size."
+        )
+    used = use(device, memory_growth, replicas)
     return Job(
         workload=workload,
         data=workload.load(seed, data),
         seed=seed,
         device=used,
-        fit=workload.fit | {key: value for key, value in asked.items() if value is not None},
+        fit=fit,
         compile=compile_arguments,
+        replicas=replicas,
     )
 
 
@@ -302,6 +316,19 @@ def _compile_arguments(steps: int | None, jit: bool | None, eager: bool) -> dict
         "run_eagerly": True if eager else None,
     }
     return {key: value for key, value in asked.items() if value is not None}
+
+
+def _check_fit_on_replicas(compile_arguments: dict[str, Any]) -> None:
+    asked = {
+        "--jit": compile_arguments.get("jit_compile"),
+        "--steps-per-execution": compile_arguments.get("steps_per_execution", 1) > 1,
+    }
+    for option, is_asked in asked.items():
+        if is_asked:
+            raise InputError(
+                f"{option}: Keras's own fit fails with it on several replicas, so there is nothing "
+                "to compare the loop with; leave out either."
+            )
 
 
 def _check_save(path: Path) -> None:
@@ -414,7 +441,8 @@ def _run(job: Job, side: str, bars: Any) -> Any:
     from fit_unfolded.progress import EpochProgress
 
     watcher = EpochProgress(bars, side, job.fit["epochs"])
-    return train_side(side, job.workload, job.data, job.seed, job.fit, job.compile, [watcher])
+    arguments = job.workload, job.data, job.seed, job.fit, job.compile, [watcher]
+    return train_side(side, *arguments, replicas=job.replicas)
 
 
 def _measure(job: Job, runs: list[Any], bars: Any) -> Any:

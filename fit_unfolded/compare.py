@@ -1,6 +1,7 @@
 """What match means: both sides trained from one seed, and everything that can be seen compared."""
 
 from collections.abc import Iterable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import zip_longest
 from typing import Any, NamedTuple
@@ -13,6 +14,7 @@ import manual_loop
 from fit_unfolded.record import Call, Recorder
 from fit_unfolded.ulp import distance, log_distance
 from fit_unfolded.workloads import Data, Workload
+from manual_loop.distribution import mirrored_strategy
 
 TRAINERS: dict[str, Any] = {"keras_fit": keras_fit.Trainer, "manual_loop": manual_loop.Trainer}
 SIDES = tuple(TRAINERS)
@@ -51,6 +53,7 @@ def train(
     fit_arguments: dict[str, Any] | None = None,
     compile_arguments: dict[str, Any] | None = None,
     callbacks: Iterable[keras.callbacks.Callback] = (),
+    replicas: int = 1,
 ) -> Run:
     """Trains `workload` on one side from `seed`, then evaluates and predicts the test part.
 
@@ -60,11 +63,13 @@ def train(
         seed: set before the model is built and again before fit.
         fit_arguments, compile_arguments: placed over the workload's own.
         callbacks: besides the recorder; both sides should get the same ones.
+        replicas: how many devices share a batch; see `manual_loop.distribution`.
     """
     keras.utils.set_random_seed(seed)
-    model = workload.build()
-    trainer = TRAINERS[side](model)
-    trainer.compile(**workload.compile() | (compile_arguments or {}))
+    with nullcontext() if replicas == 1 else mirrored_strategy(replicas).scope():
+        model = workload.build()
+        trainer = TRAINERS[side](model)
+        trainer.compile(**workload.compile() | (compile_arguments or {}))
 
     recorder = Recorder()
     keras.utils.set_random_seed(seed)

@@ -1,4 +1,4 @@
-"""`--device` and `--memory-growth`: which device both sides train on, and how much of it they take.
+"""`--device`, `--memory-growth` and `--replicas`: which devices both sides train on, and how.
 
 Nothing here was ever run on a GPU; the tests that need one are skipped without it.
 """
@@ -16,12 +16,13 @@ ADVICE = (
 )
 
 
-def use(device: str, memory_growth: bool = False) -> str:
+def use(device: str, memory_growth: bool = False, replicas: int = 1) -> str:
     """Makes `device` the only one TensorFlow sees, and returns its name for the record.
 
     Args:
         device: "auto" (the first GPU, else the CPU), "cpu", "gpu" (the first) or "gpu:N".
         memory_growth: take memory of the GPU as it is needed, and not all of it at once.
+        replicas: how many devices: this GPU and those after it, or parts of the CPU.
 
     Raises:
         InputError: for any other word, for a GPU that is not there, and for memory growth
@@ -33,15 +34,31 @@ def use(device: str, memory_growth: bool = False) -> str:
         found = f"{len(gpus)} GPU{'s' * (len(gpus) > 1)}" if gpus else "no GPU"
         advice = f"take one of gpu:0 to gpu:{len(gpus) - 1}" if gpus else ADVICE
         raise InputError(f"--device: TensorFlow sees {found} here, so not {device}; {advice}.")
-    chosen = [] if device == "cpu" else gpus[number : number + 1]
+    chosen = [] if device == "cpu" else gpus[number : number + replicas]
+    if chosen and len(chosen) < replicas:
+        raise InputError(
+            f"--replicas: TensorFlow sees {len(chosen)} of the {replicas} GPUs from {number} on; "
+            "take fewer, or --device cpu, which is divided into as many parts as are asked for."
+        )
     if memory_growth and not chosen:
         raise InputError("--memory-growth: no GPU is used here, and only a GPU has it; leave it.")
     tf.config.set_visible_devices(chosen, "GPU")
     if not chosen:
-        return "CPU"
-    tf.config.experimental.set_memory_growth(chosen[0], memory_growth)
+        divide_cpu(replicas)
+        return "CPU" if replicas == 1 else f"{replicas} logical CPUs"
+    for gpu in chosen:
+        tf.config.experimental.set_memory_growth(gpu, memory_growth)
+    numbers = ", ".join(f"GPU:{number + place}" for place in range(replicas))
     details = tf.config.experimental.get_device_details(chosen[0])
-    return f"GPU:{number} {details.get('device_name', '')}".strip()
+    return f"{numbers} {details.get('device_name', '')}".strip()
+
+
+def divide_cpu(parts: int) -> None:
+    """Makes at least so many logical CPUs of the one there is, before anything runs on it."""
+    cpu = tf.config.list_physical_devices("CPU")[0]
+    if parts > len(tf.config.get_logical_device_configuration(cpu) or [cpu]):
+        logical = tf.config.LogicalDeviceConfiguration()
+        tf.config.set_logical_device_configuration(cpu, [logical] * parts)
 
 
 def environment(device: str, memory_growth: bool) -> dict[str, str]:

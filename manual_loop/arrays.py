@@ -42,7 +42,7 @@ def is_array(x):
     return x is None or hasattr(x, "__array__") or tf.is_tensor(x) or sparse.is_scipy_sparse(x)
 
 
-def array_source(x, y, sample_weight, batch_size, steps_per_epoch, shuffle, class_weight):
+def array_source(x, y, sample_weight, batch_size, steps_per_epoch, shuffle, class_weight, resident):
     """Batches of arrays in memory.
 
     Args:
@@ -51,6 +51,7 @@ def array_source(x, y, sample_weight, batch_size, steps_per_epoch, shuffle, clas
         steps_per_epoch: see `batch_size`.
         shuffle: True for a permutation of all samples, `"batch"` for one within each batch.
         class_weight: None, or dict: class number -> weight.
+        resident: whether they may lie on the device, if they are not too large.
     """
     if class_weight is not None:
         weights.check_class_weight(y, sample_weight)
@@ -64,11 +65,9 @@ def array_source(x, y, sample_weight, batch_size, steps_per_epoch, shuffle, clas
         raise ValueError(f"`batch_size` must be positive. Received: {batch_size}")
     arrays = tree.lists_to_tuples(tree.map_structure(to_gatherable, arrays))
     steps = math.ceil(samples / batch_size)
-    if sum(getattr(array, "nbytes", 0) for array in tree.flatten(arrays)) > RESIDENT_BYTES:
-        dataset = stream_arrays(arrays, samples, batch_size, shuffle)
-        return Source(lambda: iter(dataset), steps)
-    resident = Resident(arrays, samples, batch_size, shuffle)
-    return Source(lambda: Walk(resident), steps)
+    bytes_ = sum(getattr(array, "nbytes", 0) for array in tree.flatten(arrays))
+    walked = Resident if resident and bytes_ <= RESIDENT_BYTES else stream_arrays
+    return Source(walked(arrays, samples, batch_size, shuffle), steps, batch_size)
 
 
 class Resident:
@@ -100,6 +99,9 @@ class Resident:
         full = tf.TensorSpec([None, size], tf.int64)
         rest = tf.TensorSpec([None], tf.int64) if partial else None
         self.signature = Signature((specs, full, rest))
+
+    def __iter__(self):
+        return Walk(self)
 
     def order(self):
         """The `Order` of the next epoch, drawn as fit draws it.
@@ -271,6 +273,8 @@ def stream_arrays(arrays, samples, batch_size, shuffle):
     # rewriting the graph of so short a pipeline costs more than it saves
     options = tf.data.Options()
     options.experimental_optimization.apply_default_optimizations = False
+    # a strategy copies the pipeline, its random generator included
+    options.experimental_external_state_policy = tf.data.experimental.ExternalStatePolicy.IGNORE
     return dataset.with_options(options).prefetch(tf.data.AUTOTUNE)
 
 

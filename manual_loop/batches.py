@@ -11,6 +11,7 @@ import keras
 import tensorflow as tf
 
 from manual_loop.arrays import array_source, is_array
+from manual_loop.distribution import spread
 from manual_loop.streams import stream_source
 
 
@@ -25,10 +26,11 @@ class Epochs:
         steps_per_epoch: batches an epoch; None for as many as there are. If given, an epoch goes on
             where the last one stopped.
         steps_per_execution: batches a call.
+        strategy: a `tf.distribute.Strategy`, for batches in parts; None for whole ones.
 
     Raises:
         ValueError: data of unknown kind, of different lengths, or arguments that exclude each
-            other.
+            other; batches too small for the strategy's replicas.
     """
 
     def __init__(
@@ -41,6 +43,7 @@ class Epochs:
         shuffle=False,
         class_weight=None,
         steps_per_execution=1,
+        strategy=None,
     ):
         limit = keras.config.max_steps_per_epoch()
         if limit and (not steps_per_epoch or limit < steps_per_epoch):
@@ -49,11 +52,29 @@ class Epochs:
         self._steps_per_epoch = steps_per_epoch
         self._steps_per_execution = steps_per_execution
         self._source = make_source(
-            x, y, sample_weight, batch_size, steps_per_epoch, shuffle, class_weight
+            x,
+            y,
+            sample_weight,
+            batch_size,
+            steps_per_epoch,
+            shuffle,
+            class_weight,
+            resident=strategy is None,
         )
+        self._batches = self._source.batches
+        if strategy is not None:
+            self._batches = spread(strategy, self._batches, self._source.batch_size)
+        # fit builds the model from a first batch then; where data are shuffled anew for every
+        # epoch, that begins one that counts. A generator would lose what is taken from it.
+        self._begins_twice = strategy is not None and self._source.restarts
         self._steps = self._source.steps
         self._iterator = None
         self._steps_seen = 0
+
+    @property
+    def source(self):
+        """The batches as they came, whole."""
+        return self._source.batches
 
     @property
     def steps(self):
@@ -62,6 +83,10 @@ class Epochs:
 
     def reset(self):
         """Forget how far the last walk came."""
+        if self._begins_twice:
+            for _, _, iterator in self:
+                next(iterator)
+                break
         self._iterator = None
         self._steps = self._source.steps
         self._steps_seen = 0
@@ -84,7 +109,7 @@ class Epochs:
             if self._steps and self._steps_seen >= self._steps:
                 self._renew_iterator()
         else:
-            iterator = self._source.walk()
+            iterator = iter(self._batches)
             step = 0
             while True:  # until the iterator ends: see __exit__
                 self._steps_seen = step + block
@@ -93,7 +118,7 @@ class Epochs:
         self._source.on_epoch_end()
 
     def _renew_iterator(self):
-        self._iterator = self._source.walk()
+        self._iterator = iter(self._batches)
         self._steps_seen = 0
 
     def __enter__(self):
@@ -132,8 +157,10 @@ def take(iterator, count):
     return batches
 
 
-def make_source(x, y, sample_weight, batch_size, steps_per_epoch, shuffle, class_weight):
+def make_source(x, y, sample_weight, batch_size, steps_per_epoch, shuffle, class_weight, resident):
     """The `Source` for this kind of data (`data_adapters/__init__.py`, `get_data_adapter`)."""
     if all(map(is_array, keras.tree.flatten((x, y, sample_weight)))):
-        return array_source(x, y, sample_weight, batch_size, steps_per_epoch, shuffle, class_weight)
+        return array_source(
+            x, y, sample_weight, batch_size, steps_per_epoch, shuffle, class_weight, resident
+        )
     return stream_source(x, y, sample_weight, shuffle, class_weight)

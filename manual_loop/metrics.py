@@ -12,6 +12,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from manual_loop.distribution import LossMean
 from manual_loop.names import find
 
 tree = keras.tree
@@ -27,7 +28,7 @@ class Metrics:
     """
 
     def __init__(self, model, objective, compiled):
-        self.loss = keras.metrics.Mean(name="loss")
+        self.loss = LossMean(name="loss")
         self._model = model
         self._objective = objective
         self._compiled = compiled
@@ -53,7 +54,8 @@ class Metrics:
         """
         self._wanted = self._specs is None
         if self._compiled is not None and not self._wanted:
-            with tf.init_scope():  # the first batch may be being traced
+            # the first batch may be being traced, and nothing is to be counted
+            with tf.init_scope(), keras.StatelessScope():
                 compute = tf.function(self._model.compute_metrics, autograph=False)
                 compute.get_concrete_function(None, *self._specs)
 
@@ -67,6 +69,11 @@ class Metrics:
             else:
                 logs[metric.name] = result
         return logs
+
+    @property
+    def variables(self):
+        """Those of all metrics."""
+        return [variable for metric in self._all() for variable in metric.variables]
 
     def reset(self):
         """Back to zero: before each epoch and each evaluation."""
@@ -142,6 +149,11 @@ class CompiledMetrics:
     def names(self):
         """The metrics' own names, without those of the outputs."""
         return [entry.metric.name for entry in self.entries or ()]
+
+    @property
+    def variables(self):
+        """The metrics' variables."""
+        return [v for entry in self.entries or () for v in entry.metric.variables]
 
     def update_state(self, y, y_pred, sample_weight):
         """Update every metric with its output's labels and predictions."""

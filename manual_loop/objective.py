@@ -16,6 +16,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from manual_loop.distribution import LossMean, share
 from manual_loop.names import find
 
 tree = keras.tree
@@ -78,7 +79,7 @@ class Objective:
         """
         values = [] if self.loss is None else self._of_outputs(y, y_pred, sample_weight)
         # any further loss is summed to a scalar first; integers would not have a gradient
-        values += [keras.ops.sum(_as_float(loss)) for loss in losses]
+        values += [share(keras.ops.sum(_as_float(loss))) for loss in losses]
         if not values:
             raise ValueError("No loss to compute. Provide a `loss` argument in `compile()`.")
         # one reduce_sum over all, not a chain of additions: the last bit depends on it
@@ -166,7 +167,7 @@ class Objective:
         self.terms = []
         self._add_terms(y, y_pred, loss, names, ())
         if len(self.terms) > 1:
-            self.trackers = [keras.metrics.Mean(name=f"{term.name}_loss") for term in self.terms]
+            self.trackers = [LossMean(name=f"{term.name}_loss") for term in self.terms]
         self._structure = tree.map_structure(lambda _: None, (y, y_pred))
 
     def _add_terms(self, y, y_pred, loss, names, path):

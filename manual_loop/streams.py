@@ -13,7 +13,7 @@ import multiprocessing
 import random
 import types
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import keras
@@ -33,13 +33,18 @@ class Source:
     """Batches from one kind of data.
 
     Attributes:
-        walk: gives an iterator over the batches `x`, `(x, y)` or `(x, y, sample_weight)`.
+        batches: iterable of `x`, `(x, y)` or `(x, y, sample_weight)`: a `tf.data.Dataset`, or
+            `arrays.Resident`.
         steps: how many there are, or None if unknown.
+        batch_size: samples in the first, or None if unknown.
+        restarts: whether a new iterator starts from the first batch again.
         on_epoch_begin, on_epoch_end: what the data want to be told.
     """
 
-    walk: Callable
+    batches: Iterable
     steps: int | None
+    batch_size: int | None
+    restarts: bool = True
     on_epoch_begin: Callable = lambda: None
     on_epoch_end: Callable = lambda: None
 
@@ -83,7 +88,9 @@ def dataset_source(dataset, class_weight):
     if class_weight is not None:
         dataset = dataset.map(weigh_classes_in_graph(class_weight)).prefetch(tf.data.AUTOTUNE)
     cardinality = int(dataset.cardinality())
-    return Source(lambda: iter(dataset), steps=cardinality if cardinality >= 0 else None)
+    shape = getattr(tree.flatten(dataset.element_spec)[0], "shape", None)
+    batch_size = shape[0] if shape is not None and shape.rank else None
+    return Source(dataset, cardinality if cardinality >= 0 else None, batch_size)
 
 
 def generator_source(generator):
@@ -104,7 +111,7 @@ def generator_source(generator):
 
     dataset = tf.data.Dataset.from_generator(batches, output_signature=signature)
     dataset = dataset.prefetch(tf.data.AUTOTUNE)
-    return Source(lambda: iter(dataset), steps=None)
+    return Source(dataset, None, first_size(first[0]), restarts=False)
 
 
 def pydataset_source(data, class_weight, shuffle):
@@ -140,7 +147,14 @@ def pydataset_source(data, class_weight, shuffle):
         dataset = dataset.with_options(options)
     else:
         dataset = dataset.prefetch(tf.data.AUTOTUNE)
-    return Source(lambda: iter(dataset), length, data.on_epoch_begin, data.on_epoch_end)
+    batch_size = first_size(peeked[0])
+    told = {"on_epoch_begin": data.on_epoch_begin, "on_epoch_end": data.on_epoch_end}
+    return Source(dataset, length, batch_size, **told)
+
+
+def first_size(batch):
+    """How many samples a batch holds."""
+    return next(np.shape(leaf)[0] for leaf in tree.flatten(batch) if leaf is not None)
 
 
 def _standardize(batch, class_weight):

@@ -11,7 +11,7 @@ import warnings
 import keras
 import tensorflow as tf
 
-from manual_loop import saving
+from manual_loop import distribution, saving
 from manual_loop.arrays import split
 from manual_loop.batches import Epochs, take
 from manual_loop.execution import StepFunction, concatenate_all, make_predict_function
@@ -67,6 +67,7 @@ class Trainer:
         self._objective = None
         self._compiled_metrics = None
         self._predict_function = None
+        self._strategy = None
 
     @property
     def optimizer(self):
@@ -98,8 +99,8 @@ class Trainer:
         for name in removed:
             raise TypeError(REMOVED.get(name, f"`compile` has no argument `{name}`."))
         model = self.model
-        optimizer = look_up(keras.optimizers, "optimizer", optimizer)
-        self._arguments = {
+        self._strategy = distribution.strategy_of(model)
+        given = {
             "optimizer": optimizer,
             "loss": loss,
             "loss_weights": loss_weights,
@@ -109,25 +110,58 @@ class Trainer:
             "steps_per_execution": steps_per_execution,
             "jit_compile": jit_compile,
         }
-        saving.register_training_config(model, **self._arguments)
+        with model.distribute_strategy.scope():
+            self._compile(given, auto_scale_loss)
+        self._compiled = True
+
+    def _compile(self, given, auto_scale_loss):
+        model = self.model
+        optimizer = given["optimizer"] = look_up(keras.optimizers, "optimizer", given["optimizer"])
+        self._arguments = given
+        saving.register_training_config(model, **given)
         scaled = isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
         if auto_scale_loss and not scaled and model.dtype_policy.name == "mixed_float16":
             optimizer = keras.optimizers.LossScaleOptimizer(optimizer, name="loss_scale_optimizer")
         model.optimizer = optimizer
 
         output_names = getattr(model, "output_names", None)
+        loss, metrics, weighted = given["loss"], given["metrics"], given["weighted_metrics"]
         if loss is not None or self._objective is None:
-            self._objective = Objective(loss, loss_weights, output_names)
-        if metrics is not None or weighted_metrics is not None:
-            self._compiled_metrics = CompiledMetrics(metrics, weighted_metrics, output_names)
+            self._objective = Objective(loss, given["loss_weights"], output_names)
+        if metrics is not None or weighted is not None:
+            self._compiled_metrics = CompiledMetrics(metrics, weighted, output_names)
         self._metrics = Metrics(model, self._objective, self._compiled_metrics)
 
-        train = functools.partial(train_step, model, optimizer, self._objective, self._metrics)
-        test = functools.partial(test_step, model, self._objective, self._metrics)
-        self._train_function = StepFunction(train, **how_to_run(model))
-        self._test_function = StepFunction(test, **how_to_run(model))
+        parts = model, optimizer, self._objective, self._metrics
+        self._test_step = functools.partial(test_step, model, self._objective, self._metrics)
+        how, strategy = how_to_run(model), self._strategy
+        if strategy is None:
+            self._train_function = StepFunction(functools.partial(train_step, *parts), **how)
+            self._test_function = StepFunction(self._test_step, **how)
+        else:
+            self._train_function = distribution.train_on_replicas(strategy, *parts, **how)
+            self._test_function = distribution.test_on_replicas(strategy, self._test_step, **how)
         self._predict_function = None
-        self._compiled = True
+        self._prepared = False
+
+    def _prepare(self, batches):
+        """Under a strategy: make everything that a step needs, before it is traced."""
+        strategy, model = self._strategy, self.model
+        if strategy is not distribution.strategy_of(model):
+            raise ValueError(
+                "The model was built outside the strategy's scope. Build the model under "
+                "`with strategy.scope():`; it is then trained on all replicas from anywhere."
+            )
+        if strategy is None or self._prepared:
+            return
+        distribution.build(strategy, model, self._test_step, batches.source)
+        distribution.assert_in_scope(strategy, "model", model.variables)
+        distribution.assert_in_scope(strategy, "metric", self._metrics.variables)
+        distribution.assert_in_scope(strategy, "optimizer", self.optimizer.variables)
+        with strategy.scope():
+            if not self.optimizer.built:
+                self.optimizer.build(model.trainable_variables)
+        self._prepared = True
 
     def fit(
         self,
@@ -187,7 +221,9 @@ class Trainer:
             shuffle=shuffle,
             class_weight=class_weight,
             steps_per_execution=model.steps_per_execution,
+            strategy=self._strategy,
         )
+        self._prepare(batches)
         batches.reset()
         validation_batches = None  # made when first needed, then used again
 
@@ -195,7 +231,8 @@ class Trainer:
             callbacks, verbose, epochs=epochs, steps=batches.steps, add_history=True
         )
         if any(hasattr(callback, "monitor") for callback in callbacks.callbacks):
-            self._metrics.announce()
+            with model.distribute_strategy.scope():
+                self._metrics.announce()
         model.stop_training = False
         callbacks.on_train_begin()
         watched = any(map(watches_batches, callbacks.callbacks))
@@ -227,6 +264,7 @@ class Trainer:
                         batch_size=validation_batch_size or batch_size,
                         steps_per_epoch=validation_steps,
                         steps_per_execution=model.steps_per_execution,
+                        strategy=self._strategy,
                     )
                 validation_logs = self._evaluate(validation_batches, callbacks)
                 epoch_logs.update({f"val_{name}": v for name, v in validation_logs.items()})
@@ -268,7 +306,9 @@ class Trainer:
             batch_size=batch_size,
             steps_per_epoch=steps,
             steps_per_execution=model.steps_per_execution,
+            strategy=self._strategy,
         )
+        self._prepare(batches)
         callbacks = self._callback_list(callbacks, verbose, epochs=1, steps=batches.steps)
         logs = self._evaluate(batches, callbacks)
         self._test_function.release()
@@ -304,11 +344,23 @@ class Trainer:
         """
         assert_integers(batch_size=batch_size, steps=steps)
         model = self.model
-        if self._predict_function is None:  # no loss needed: predict works before compile too
-            step = functools.partial(predict_step, model)
-            self._predict_function = make_predict_function(step, **how_to_run(model))
+        step = functools.partial(predict_step, model)
+        strategy = distribution.strategy_of(model)
         block = model.steps_per_execution
-        batches = Epochs(x, batch_size=batch_size, steps_per_epoch=steps, steps_per_execution=block)
+        batches = Epochs(
+            x,
+            batch_size=batch_size,
+            steps_per_epoch=steps,
+            steps_per_execution=block,
+            strategy=strategy,
+        )
+        if self._predict_function is None:  # no loss needed: predict works before compile too
+            how = how_to_run(model)
+            if strategy is None:
+                self._predict_function = make_predict_function(step, **how)
+            else:
+                distribution.build(strategy, model, step, batches.source)
+                self._predict_function = distribution.predict_on_replicas(strategy, step, **how)
         callbacks = self._callback_list(callbacks, verbose, epochs=1, steps=batches.steps)
         model.stop_predicting = False
         callbacks.on_predict_begin()

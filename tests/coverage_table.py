@@ -30,6 +30,7 @@ TITLES = {
     "optimizer": "Optimizers and their options",
     "callback": "Callbacks",
     "precision": "Precision",
+    "replicas": "Replicas (`tf.distribute.MirroredStrategy`)",
     "save": "Saving",
     "tracing": "Tracing",
     "errors": "Wrong calls",
