@@ -43,9 +43,11 @@ def use(device: str, memory_growth: bool = False, replicas: int = 1) -> str:
     if memory_growth and not chosen:
         raise InputError("--memory-growth: no GPU is used here, and only a GPU has it; leave it.")
     tf.config.set_visible_devices(chosen, "GPU")
+    if not chosen and replicas == 1:
+        return "CPU"
     if not chosen:
         divide_cpu(replicas)
-        return "CPU" if replicas == 1 else f"{replicas} logical CPUs"
+        return f"{replicas} logical CPUs"
     for gpu in chosen:
         tf.config.experimental.set_memory_growth(gpu, memory_growth)
     numbers = ", ".join(f"GPU:{number + place}" for place in range(replicas))
