@@ -3,6 +3,9 @@
 TensorFlow takes seconds to import: a command makes its quick checks first, and imports inside.
 """
 
+import dataclasses
+import os
+import pickle
 import sys
 from dataclasses import dataclass
 from enum import StrEnum
@@ -49,6 +52,11 @@ Output = Annotated[
     Path | None, typer.Option(metavar="DIR", help="Where figures go; results/compare/WORKLOAD.")
 ]
 Record = Annotated[Path | None, typer.Option(metavar="DIR", help="Write train.json there.")]
+Backup = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="A .npz: back up every epoch, go on from a backup."),
+]
+KeepRun = Annotated[Path | None, typer.Option(metavar="FILE", hidden=True)]
 Save = Annotated[Path | None, typer.Option(metavar="PATH", help="A .keras or .h5 file.")]
 
 
@@ -87,24 +95,79 @@ def compare(
 
 @app.command()
 def train(
-    side: Annotated[Side, typer.Option(help="The side to train.")],
     workload: Name = "digits",
+    side: Annotated[Side, typer.Option(help="The side to train.")] = Side.manual_loop,
     epochs: Epochs = None,
     batch_size: BatchSize = None,
     seed: Seed = 0,
     device: Device = "auto",
     data: DataFile = None,
+    steps_per_execution: Steps = None,
     output: Record = None,
     save: Save = None,
+    backup: Backup = None,
+    keep_run: KeepRun = None,
     full: Full = False,
 ) -> None:
-    """Train WORKLOAD on one side, and save the model if asked."""
+    """Train WORKLOAD on one side, and save the model if asked.
+
+    With TF_CONFIG set, as one of several workers; the first of them writes and prints.
+    """
     workloads.check(workload)
     if save is not None:
         _check_save(save)
-    job = _prepare(workload, seed, device, data, epochs, batch_size, {})
+    if backup is not None:
+        _check_backup(backup)
+    strategy = _meet_workers(
+        {
+            "WORKLOAD": workload,
+            "--side": side.value,
+            "--epochs": epochs,
+            "--batch-size": batch_size,
+            "--seed": seed,
+            "--steps-per-execution": steps_per_execution,
+            "--backup": backup is not None,
+        },
+        device,
+    )
+    compile_arguments = _compile_arguments(steps_per_execution, None, False)
+    job = _prepare(workload, seed, device, data, epochs, batch_size, compile_arguments)
     directory = None if output is None else writable_directory(output, "--output")
-    _train(job, side.value, save, directory, full)
+    run = _train(job, side.value, strategy, backup)
+    if keep_run is not None:
+        _keep_run(run, keep_run)
+    if _is_chief(strategy):
+        _show(job, run, save, directory, full)
+    else:
+        print(
+            f"{strategy.cluster_resolver.task_type} {strategy.cluster_resolver.task_id}: trained."
+        )
+
+
+@app.command("launch")
+def launch_workers(
+    command: Annotated[
+        list[str], typer.Argument(metavar="-- train WORKLOAD ...", help="What each is to run.")
+    ],
+    workers: Annotated[int, typer.Option(min=1, help="How many.")] = 2,
+    logs: Annotated[Path, typer.Option(metavar="DIR", help="One log a worker.")] = Path(
+        "results/launch"
+    ),
+) -> None:
+    """Train with several workers on this machine, to try out a training on many.
+
+    When one fails, or on Ctrl-C, all are ended. Exit status: 0, or that of the first that failed.
+    """
+    from fit_unfolded.launch import launch
+
+    if command[0] != "train":
+        raise InputError(f"launch: only `train` can be launched, not `{command[0]}`.")
+    directory = writable_directory(logs, "--logs")
+    status = launch(command, workers, directory)
+    if status:
+        raise typer.Exit(status)
+    print((directory / "worker-0.log").read_text(encoding="utf-8"), end="")
+    print(f"Written: {directory}/worker-*.log")
 
 
 @app.command()
@@ -191,6 +254,9 @@ def main() -> None:
     except (InputError, NotImplementedError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
+    except ConnectionError as error:  # a worker is gone
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)
 
@@ -267,6 +333,12 @@ def _check_save(path: Path) -> None:
     writable_directory(path.parent, "--save")
 
 
+def _check_backup(path: Path) -> None:
+    if path.suffix != ".npz":
+        raise InputError(f"--backup: {path.name} must end in .npz.")
+    writable_directory(path.parent, "--backup")
+
+
 def _check_suite(peers: bool) -> None:
     extra = "peers" if peers else "test"
     needed = ["pytest_benchmark", *(["torch", "jax", "optax"] if peers else [])]
@@ -281,11 +353,11 @@ def _check_suite(peers: bool) -> None:
 def _compare(job: Job, directory: Path, full: bool) -> bool:
     """Runs both sides, prints the page, writes compare.json and compare.png; whether they match."""
     from fit_unfolded import plot, report, results
+    from fit_unfolded.bars import progress_bars
     from fit_unfolded.compare import SIDES
     from fit_unfolded.compare import compare as compare_runs
     from fit_unfolded.files import replacing
     from fit_unfolded.measure import LossesDiffer
-    from fit_unfolded.progress import progress_bars
 
     with progress_bars() as bars:
         a, b = (_run(job, side, bars) for side in SIDES)
@@ -345,12 +417,57 @@ def _explain(job: Job, full: bool, graph: bool, html: Path | None) -> bool:
     return explanation.difference is None
 
 
-def _train(job: Job, side: str, save: Path | None, directory: Path | None, full: bool) -> None:
-    from fit_unfolded import report, results
-    from fit_unfolded.progress import progress_bars
+def _meet_workers(facts: dict[str, Any], device: str) -> Any:
+    """The strategy of the workers that TF_CONFIG names, once all are there; None without it.
 
+    Args:
+        facts: options that must be alike on all workers.
+    """
+    if "TF_CONFIG" not in os.environ:
+        return None
+    import_tensorflow()
+    from fit_unfolded.device import use
+    from manual_loop.workers import multi_worker_strategy
+
+    use(device)
+    if facts["--side"] != Side.manual_loop:
+        raise InputError("--side: Keras's own fit fails under several workers; take manual_loop.")
+    try:
+        return multi_worker_strategy(facts)
+    except ValueError as error:
+        raise InputError(str(error)) from error
+
+
+def _is_chief(strategy: Any) -> bool:
+    from manual_loop.workers import cluster_of
+
+    cluster = cluster_of(strategy)
+    return cluster is None or cluster.is_chief
+
+
+def _train(job: Job, side: str, strategy: Any, backup: Path | None) -> Any:
+    from fit_unfolded.bars import progress_bars
+
+    callbacks = []
+    if backup is not None:
+        from manual_loop.backup import Backup
+
+        callbacks.append(Backup(backup))
     with progress_bars() as bars:
-        run = _run(job, side, bars)
+        return _run(job, side, bars, strategy, callbacks)
+
+
+def _keep_run(run: Any, path: Path) -> None:
+    """Writes what `compare` looks at to `path`."""
+    from fit_unfolded.files import replacing
+
+    with replacing(path) as partial:
+        partial.write_bytes(pickle.dumps(dataclasses.replace(run, trainer=None)))
+
+
+def _show(job: Job, run: Any, save: Path | None, directory: Path | None, full: bool) -> None:
+    from fit_unfolded import report, results
+
     console = Console()
     console.print(job.heading(), markup=False, highlight=False)
     report.print_epochs(console, [run], full)
@@ -359,17 +476,21 @@ def _train(job: Job, side: str, save: Path | None, directory: Path | None, full:
         run.trainer.save(save)
         console.print(f"Saved: {save}", markup=False, highlight=False)
     if directory is not None:
-        figures = job.figures() | results.circumstances() | {"side": side}
+        figures = job.figures() | results.circumstances() | {"side": run.side}
         results.write_json(directory / "train.json", figures | results.run_figures(run))
         console.print(f"Written: {directory}/train.json", markup=False, highlight=False)
 
 
-def _run(job: Job, side: str, bars: Any) -> Any:
+def _run(job: Job, side: str, bars: Any, strategy: Any = None, callbacks: Any = ()) -> Any:
     from fit_unfolded.compare import train as train_side
-    from fit_unfolded.progress import EpochProgress
+    from fit_unfolded.progress import PROGRESS, EpochProgress, EpochReport
 
-    watcher = EpochProgress(bars, side, job.fit["epochs"])
-    return train_side(side, job.workload, job.data, job.seed, job.fit, job.compile, [watcher])
+    epochs = job.fit["epochs"]
+    watchers = [EpochProgress(bars, side, epochs), *callbacks]
+    if PROGRESS in os.environ:
+        watchers.append(EpochReport(epochs))
+    arguments = (job.workload, job.data, job.seed, job.fit, job.compile, watchers)
+    return train_side(side, *arguments, strategy=strategy)
 
 
 def _measure(job: Job, runs: list[Any], bars: Any) -> Any:

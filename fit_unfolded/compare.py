@@ -1,6 +1,7 @@
 """What match means: both sides trained from one seed, and everything that can be seen compared."""
 
 from collections.abc import Iterable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import zip_longest
 from typing import Any, NamedTuple
@@ -51,6 +52,7 @@ def train(
     fit_arguments: dict[str, Any] | None = None,
     compile_arguments: dict[str, Any] | None = None,
     callbacks: Iterable[keras.callbacks.Callback] = (),
+    strategy: Any = None,
 ) -> Run:
     """Trains `workload` on one side from `seed`, then evaluates and predicts the test part.
 
@@ -60,11 +62,13 @@ def train(
         seed: set before the model is built and again before fit.
         fit_arguments, compile_arguments: placed over the workload's own.
         callbacks: besides the recorder; both sides should get the same ones.
+        strategy: a `tf.distribute.Strategy` to train under; None for one device.
     """
     keras.utils.set_random_seed(seed)
-    model = workload.build()
-    trainer = TRAINERS[side](model)
-    trainer.compile(**workload.compile() | (compile_arguments or {}))
+    with strategy.scope() if strategy else nullcontext():
+        trainer = TRAINERS[side](workload.build())
+        trainer.compile(**workload.compile() | (compile_arguments or {}))
+    model = trainer.model
 
     recorder = Recorder()
     keras.utils.set_random_seed(seed)
