@@ -142,8 +142,8 @@ def from_files(strategy, folder):
 
     def parse(line):
         line = tf.ensure_shape(tf.numpy_function(note, [line], tf.string), [])
-        numbers = tf.strings.to_number(tf.strings.split(line, ","))
-        return tf.ensure_shape(numbers[1:], [8]), numbers[:1]
+        numbers = tf.ensure_shape(tf.strings.to_number(tf.strings.split(line, ",")), [9])
+        return numbers[1:], numbers[:1]
 
     paths = [str(folder / f"{part}.txt") for part in range(2)]
     files = tf.data.Dataset.from_tensor_slices(paths)
