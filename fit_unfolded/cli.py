@@ -42,6 +42,7 @@ Epochs = Annotated[int | None, typer.Option(min=1, help="Instead of the workload
 BatchSize = Annotated[int | None, typer.Option(min=1, help="Instead of the workload's own.")]
 Seed = Annotated[int, typer.Option(min=0, max=2**31, help="Of data, weights and shuffles.")]
 Device = Annotated[str, typer.Option(metavar="auto|cpu|gpu|gpu:N", help="Where to train.")]
+Replicas = Annotated[int, typer.Option(min=1, help="Devices that share each batch.")]
 DataFile = Annotated[Path | None, typer.Option(metavar="FILE", help="A .npz file, for mnist.")]
 Steps = Annotated[int | None, typer.Option(min=1, help="Batches in one call of the step.")]
 Jit = Annotated[bool | None, typer.Option("--jit/--no-jit", help="With XLA, or without.")]
@@ -74,6 +75,7 @@ def compare(
     batch_size: BatchSize = None,
     seed: Seed = 0,
     device: Device = "auto",
+    replicas: Replicas = 1,
     data: DataFile = None,
     output: Output = None,
     steps_per_execution: Steps = None,
@@ -87,7 +89,9 @@ def compare(
     """
     workloads.check(workload)
     compile_arguments = _compile_arguments(steps_per_execution, jit, eager)
-    job = _prepare(workload, seed, device, data, epochs, batch_size, compile_arguments)
+    if replicas > 1:
+        _check_fit_on_replicas(compile_arguments)
+    job = _prepare(workload, seed, device, data, epochs, batch_size, compile_arguments, replicas)
     directory = writable_directory(output or Path("results/compare", workload), "--output")
     if not _compare(job, directory, full):
         raise typer.Exit(1)
@@ -101,6 +105,7 @@ def train(
     batch_size: BatchSize = None,
     seed: Seed = 0,
     device: Device = "auto",
+    replicas: Replicas = 1,
     data: DataFile = None,
     steps_per_execution: Steps = None,
     output: Record = None,
@@ -131,7 +136,7 @@ def train(
         device,
     )
     compile_arguments = _compile_arguments(steps_per_execution, None, False)
-    job = _prepare(workload, seed, device, data, epochs, batch_size, compile_arguments)
+    job = _prepare(workload, seed, device, data, epochs, batch_size, compile_arguments, replicas)
     directory = None if output is None else writable_directory(output, "--output")
     run = _train(job, side.value, strategy, backup)
     if keep_run is not None:
@@ -271,6 +276,7 @@ class Job:
     device: str
     fit: dict[str, Any]
     compile: dict[str, Any]
+    replicas: int
 
     def heading(self) -> str:
         """The request in words."""
@@ -284,6 +290,7 @@ class Job:
             "workload": self.workload.name,
             "seed": self.seed,
             "device": self.device,
+            "replicas": self.replicas,
             "fit_arguments": self.fit,
             "compile_overrides": self.compile,
         }
@@ -297,20 +304,28 @@ def _prepare(
     epochs: int | None,
     batch_size: int | None,
     compile_arguments: dict[str, Any],
+    replicas: int = 1,
 ) -> Job:
     import_tensorflow()
     from fit_unfolded.device import use
 
-    used = use(device)
     workload = workloads.get(name)
     asked = {"epochs": epochs, "batch_size": batch_size}
+    fit = workload.fit | {key: value for key, value in asked.items() if value is not None}
+    if fit["batch_size"] < replicas:
+        raise InputError(
+            f"--replicas: a batch of {fit['batch_size']} cannot be divided among {replicas}; take "
+            "fewer, or a larger --batch-size."
+        )
+    used = use(device, replicas)
     return Job(
         workload=workload,
         data=workload.load(seed, data),
         seed=seed,
         device=used,
-        fit=workload.fit | {key: value for key, value in asked.items() if value is not None},
+        fit=fit,
         compile=compile_arguments,
+        replicas=replicas,
     )
 
 
@@ -323,6 +338,19 @@ def _compile_arguments(steps: int | None, jit: bool | None, eager: bool) -> dict
         "run_eagerly": True if eager else None,
     }
     return {key: value for key, value in asked.items() if value is not None}
+
+
+def _check_fit_on_replicas(compile_arguments: dict[str, Any]) -> None:
+    asked = {
+        "--jit": compile_arguments.get("jit_compile"),
+        "--steps-per-execution": compile_arguments.get("steps_per_execution", 1) > 1,
+    }
+    for option, is_asked in asked.items():
+        if is_asked:
+            raise InputError(
+                f"{option}: Keras's own fit fails with it on several replicas, so there is nothing "
+                "to compare the loop with; leave out either."
+            )
 
 
 def _check_save(path: Path) -> None:
@@ -484,7 +512,10 @@ def _show(job: Job, run: Any, save: Path | None, directory: Path | None, full: b
 def _run(job: Job, side: str, bars: Any, strategy: Any = None, callbacks: Any = ()) -> Any:
     from fit_unfolded.compare import train as train_side
     from fit_unfolded.progress import PROGRESS, EpochProgress, EpochReport
+    from manual_loop.distribution import mirrored_strategy
 
+    if strategy is None and job.replicas > 1:
+        strategy = mirrored_strategy(job.replicas)
     epochs = job.fit["epochs"]
     watchers = [EpochProgress(bars, side, epochs), *callbacks]
     if PROGRESS in os.environ:

@@ -1,4 +1,4 @@
-"""`--device`: which device both sides train on."""
+"""`--device` and `--replicas`: which devices both sides train on."""
 
 import re
 
@@ -7,11 +7,12 @@ import tensorflow as tf
 from fit_unfolded.errors import InputError
 
 
-def use(device: str) -> str:
+def use(device: str, replicas: int = 1) -> str:
     """Makes `device` the only one TensorFlow sees, and returns its name for the record.
 
     Args:
         device: "auto" (the first GPU, else the CPU), "cpu", "gpu" (the first) or "gpu:N".
+        replicas: how many devices: this GPU and those after it, or parts of the CPU.
 
     Raises:
         InputError: for any other word, and for a GPU that is not there.
@@ -24,9 +25,24 @@ def use(device: str) -> str:
     if device.startswith("gpu") and number >= len(gpus):
         found = f"{len(gpus)} GPU{'s' if len(gpus) > 1 else ''}" if gpus else "no GPU"
         raise InputError(f"--device: TensorFlow sees {found} here, so not {device}; use cpu.")
-    chosen = [] if device == "cpu" else gpus[number : number + 1]
+    chosen = [] if device == "cpu" else gpus[number : number + replicas]
+    if chosen and len(chosen) < replicas:
+        raise InputError(
+            f"--replicas: TensorFlow sees {len(chosen)} of the {replicas} GPUs from {number} on; "
+            "take fewer, or --device cpu, which is divided into as many parts as are asked for."
+        )
     tf.config.set_visible_devices(chosen, "GPU")
     if not chosen:
-        return "CPU"
+        divide_cpu(replicas)
+        return "CPU" if replicas == 1 else f"{replicas} logical CPUs"
+    numbers = ", ".join(f"GPU:{number + place}" for place in range(replicas))
     details = tf.config.experimental.get_device_details(chosen[0])
-    return f"GPU:{number} {details.get('device_name', '')}".strip()
+    return f"{numbers} {details.get('device_name', '')}".strip()
+
+
+def divide_cpu(parts: int) -> None:
+    """Makes at least so many logical CPUs of the one there is, before anything runs on it."""
+    cpu = tf.config.list_physical_devices("CPU")[0]
+    if parts > len(tf.config.get_logical_device_configuration(cpu) or [cpu]):
+        logical = tf.config.LogicalDeviceConfiguration()
+        tf.config.set_logical_device_configuration(cpu, [logical] * parts)

@@ -30,7 +30,7 @@ def is_array(x):
     return x is None or hasattr(x, "__array__") or tf.is_tensor(x) or sparse.is_scipy_sparse(x)
 
 
-def array_source(x, y, sample_weight, batch_size, steps_per_epoch, shuffle, class_weight):
+def array_source(x, y, sample_weight, batch_size, steps_per_epoch, shuffle, class_weight, resident):
     """Batches of arrays in memory.
 
     Args:
@@ -39,6 +39,7 @@ def array_source(x, y, sample_weight, batch_size, steps_per_epoch, shuffle, clas
         steps_per_epoch: see `batch_size`.
         shuffle: True for a permutation of all samples, `"batch"` for one within each batch.
         class_weight: None, or dict: class number -> weight.
+        resident: whether they may lie on the device, if they are not too large.
     """
     if class_weight is not None:
         weights.check_class_weight(y, sample_weight)
@@ -52,10 +53,9 @@ def array_source(x, y, sample_weight, batch_size, steps_per_epoch, shuffle, clas
         raise ValueError(f"`batch_size` must be positive. Received: {batch_size}")
     arrays = tree.lists_to_tuples(tree.map_structure(to_gatherable, arrays))
     steps = math.ceil(samples / batch_size)
-    if sum(getattr(array, "nbytes", 0) for array in tree.flatten(arrays)) > RESIDENT_BYTES:
-        dataset = stream_arrays(arrays, samples, batch_size, shuffle)
-        return Source(dataset, steps, batch_size)
-    return Source(Resident(arrays, samples, batch_size, shuffle), steps, batch_size)
+    bytes_ = sum(getattr(array, "nbytes", 0) for array in tree.flatten(arrays))
+    walked = Resident if resident and bytes_ <= RESIDENT_BYTES else stream_arrays
+    return Source(walked(arrays, samples, batch_size, shuffle), steps, batch_size)
 
 
 class Resident:
@@ -90,10 +90,6 @@ class Resident:
 
     def __iter__(self):
         return Walk(self)
-
-    def dataset(self):
-        """The same epochs as a `tf.data.Dataset`."""
-        return stream_arrays(self.arrays, self._samples, int(self.batch_size), self._shuffle)
 
     def order(self):
         """The `Order` of the next epoch, drawn as fit draws it.

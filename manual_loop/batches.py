@@ -10,6 +10,7 @@ import warnings
 import keras
 import tensorflow as tf
 
+from manual_loop import workers
 from manual_loop.arrays import array_source, is_array
 from manual_loop.distribution import spread
 from manual_loop.streams import stream_source
@@ -52,11 +53,22 @@ class Epochs:
         self._steps_per_epoch = steps_per_epoch
         self._steps_per_execution = steps_per_execution
         self._source = make_source(
-            x, y, sample_weight, batch_size, steps_per_epoch, shuffle, class_weight
+            x,
+            y,
+            sample_weight,
+            batch_size,
+            steps_per_epoch,
+            shuffle,
+            class_weight,
+            resident=strategy is None,
         )
         self._batches = self._source.batches
+        self._strategy = strategy
         if strategy is not None:
             self._batches = spread(strategy, self._batches, self._source.batch_size)
+        # fit builds the model from a first batch then; where data are shuffled anew for every
+        # epoch, that begins one that counts. A generator would lose what is taken from it.
+        self._begins_twice = strategy is not None and self._source.restarts
         self._steps = self._source.steps
         self._iterator = None
         self._steps_seen = 0
@@ -73,6 +85,10 @@ class Epochs:
 
     def reset(self):
         """Forget how far the last walk came."""
+        if self._begins_twice:
+            for _, _, iterator in self:
+                next(iterator)
+                break
         self._iterator = None
         self._steps = self._source.steps
         self._steps_seen = 0
@@ -113,6 +129,7 @@ class Epochs:
     def __exit__(self, kind, error, traceback):
         """The data ended inside the block: keep what is known now, say so, and go on."""
         if kind is None or not issubclass(kind, (StopIteration, tf.errors.OutOfRangeError)):
+            workers.raise_if_lost(self._strategy, error)
             return False
         if self._steps is None:
             self._steps = self._steps_seen
@@ -143,8 +160,10 @@ def take(iterator, count):
     return batches
 
 
-def make_source(x, y, sample_weight, batch_size, steps_per_epoch, shuffle, class_weight):
+def make_source(x, y, sample_weight, batch_size, steps_per_epoch, shuffle, class_weight, resident):
     """The `Source` for this kind of data (`data_adapters/__init__.py`, `get_data_adapter`)."""
     if all(map(is_array, keras.tree.flatten((x, y, sample_weight)))):
-        return array_source(x, y, sample_weight, batch_size, steps_per_epoch, shuffle, class_weight)
+        return array_source(
+            x, y, sample_weight, batch_size, steps_per_epoch, shuffle, class_weight, resident
+        )
     return stream_source(x, y, sample_weight, shuffle, class_weight)

@@ -26,7 +26,6 @@ import keras
 import tensorflow as tf
 
 from manual_loop import workers
-from manual_loop.arrays import Resident
 from manual_loop.desks import graph
 from manual_loop.execution import (
     StepFunction,
@@ -94,7 +93,7 @@ def spread(strategy, batches, batch_size):
 
     Args:
         strategy: a `tf.distribute.Strategy`.
-        batches: a `tf.data.Dataset` or `arrays.Resident`.
+        batches: a `tf.data.Dataset`.
         batch_size: samples a batch, for all replicas together; None if unknown.
 
     Returns:
@@ -109,12 +108,7 @@ def spread(strategy, batches, batch_size):
             f"A batch of {batch_size} cannot be divided among {least} replicas. `batch_size` "
             f"counts the samples of all replicas together: it must be at least {least}."
         )
-    return strategy.experimental_distribute_dataset(as_dataset(batches))
-
-
-def as_dataset(batches):
-    """Batches as a `tf.data.Dataset`."""
-    return batches.dataset() if isinstance(batches, Resident) else batches
+    return strategy.experimental_distribute_dataset(batches)
 
 
 def build(strategy, model, step, batches):
@@ -129,11 +123,10 @@ def build(strategy, model, step, batches):
         step: `data -> logs` or `data -> outputs`; it changes no weight.
         batches: as in `spread`.
     """
-    spec = as_dataset(batches).element_spec
+    spec = batches.element_spec
     with strategy.scope():
         for part in (functools.partial(predict_step, model), step):
-            values = [(v, v) for v in model.variables]
-            with keras.StatelessScope(values):
+            with keras.StatelessScope([(v, v) for v in model.variables]):  # for regularisers
                 graph(without_optionals(part)).get_concrete_function(spec)
 
 
@@ -240,8 +233,8 @@ def step_in_two(model, optimizer, objective, metrics, jit_compile):
 
     The update begins with the sum of the gradients over all replicas, for which they have to wait
     for each other. A program that XLA compiled for one device cannot wait for another, so it ends
-    before. A replica without samples takes part in the sum, but adds nothing to it, and keeps its
-    moving averages: a mean over no samples is NaN.
+    before. A replica without samples takes part in the sum all the same. A mean over no samples is
+    NaN, and so is what is made of it: there, gradients are 0 and moving averages stay what they are.
 
     Args:
         model, optimizer, objective, metrics: as in `steps.train_step`.
@@ -260,14 +253,12 @@ def step_in_two(model, optimizer, objective, metrics, jit_compile):
         x, _, _ = keras.utils.unpack_x_y_sample_weight(data)
         size = sample_count(x)
         may_be_empty = not tf.get_static_value(size)
-        state = [v for v in model.non_trainable_weights if v.aggregation == "none"]
-        before = [tf.identity(v.value) for v in state] if may_be_empty else []
+        averages = [v for v in model.non_trainable_weights if is_own(v)] if may_be_empty else []
+        before = [tf.identity(average.value) for average in averages]
         gradients, logs = differentiate(data)
         if may_be_empty:
-            some = size > 0
-            for variable, value in zip(state, before, strict=True):
-                variable.assign(tf.where(some, variable.value, value))
-            gradients = parts_where(some, gradients, 0.0)
+            tf.cond(size > 0, lambda: None, lambda: mend(averages, before))
+            gradients = map_parts(lambda p: tf.where((size > 0) | is_finite(p), p, 0), gradients)
         if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
             gradients = finite_everywhere(gradients)
         if gradients:
@@ -283,27 +274,35 @@ def finite_everywhere(gradients):
     A `LossScaleOptimizer` leaves out a step where gradients overflow, but looks at those of the
     first replica alone (`loss_scale_optimizer.py`, `_tf_apply`).
     """
-    parts = [p for p in tf.nest.flatten(gradients, expand_composites=True) if is_float(p)]
-    finite = tf.reduce_all([tf.reduce_all(tf.math.is_finite(part)) for part in parts])
+    finite = []
+    map_parts(lambda part: finite.append(tf.reduce_all(is_finite(part))), gradients)
     context = tf.distribute.get_replica_context()
-    infinite = context.all_reduce(tf.distribute.ReduceOp.SUM, tf.cast(~finite, tf.float32))
-    return parts_where(infinite == 0, gradients, float("nan"))
+    lost = tf.cast(~tf.reduce_all(finite), tf.float32)
+    lost = context.all_reduce(tf.distribute.ReduceOp.SUM, lost)
+    return map_parts(lambda part: tf.where(lost == 0, part, float("nan")), gradients)
 
 
-def parts_where(condition, gradients, otherwise):
-    """The gradients, dense and sparse, or `otherwise` in all of them."""
+def map_parts(function, gradients):
+    """The gradients with `function` of their values; sparse ones have indices too."""
     return tf.nest.map_structure(
-        lambda part: (
-            tf.where(condition, part, tf.cast(otherwise, part.dtype)) if is_float(part) else part
-        ),
+        lambda part: part if part is None or part.dtype.is_integer else function(part),
         gradients,
         expand_composites=True,
     )
 
 
-def is_float(part):
-    """Whether it is a part of a gradient that can be NaN; sparse ones have indices too."""
-    return part is not None and part.dtype.is_floating
+def is_own(variable):
+    """Whether each replica has a value of its own for the variable, as of a moving average."""
+    return variable.aggregation == "none" and tf.as_dtype(variable.dtype).is_floating
+
+
+def mend(variables, before):
+    """Put the values `before` back where the variables are not finite."""
+    for variable, value in zip(variables, before, strict=True):
+        variable.assign(tf.where(is_finite(variable.value), variable.value, value))
+
+
+is_finite = tf.math.is_finite
 
 
 class Gradients:

@@ -89,7 +89,8 @@ class StepFunction:
 
 def stream_function(step, steps_per_execution, jit_compile):
     """`iterator -> logs`, for batches from a `tf.data` iterator."""
-    if steps_per_execution == 1:
+    # a replica would run what it can of a step although its data have ended: a block looks first
+    if steps_per_execution == 1 and not tf.distribute.has_strategy():
         return graph(lambda iterator: step(iterator.get_next()))
     block = graph(stream_block(step, steps_per_execution))
     staged = graph(staged_block(step, steps_per_execution))

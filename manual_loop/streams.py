@@ -37,12 +37,14 @@ class Source:
             `arrays.Resident`.
         steps: how many there are, or None if unknown.
         batch_size: samples in the first, or None if unknown.
+        restarts: whether a new iterator starts from the first batch again.
         on_epoch_begin, on_epoch_end: what the data want to be told.
     """
 
     batches: Iterable
     steps: int | None
     batch_size: int | None
+    restarts: bool = True
     on_epoch_begin: Callable = lambda: None
     on_epoch_end: Callable = lambda: None
 
@@ -109,7 +111,7 @@ def generator_source(generator):
 
     dataset = tf.data.Dataset.from_generator(batches, output_signature=signature)
     dataset = dataset.prefetch(tf.data.AUTOTUNE)
-    return Source(dataset, None, first_size(first[0]))
+    return Source(dataset, None, first_size(first[0]), restarts=False)
 
 
 def pydataset_source(data, class_weight, shuffle):
@@ -146,7 +148,8 @@ def pydataset_source(data, class_weight, shuffle):
     else:
         dataset = dataset.prefetch(tf.data.AUTOTUNE)
     batch_size = first_size(peeked[0])
-    return Source(dataset, length, batch_size, data.on_epoch_begin, data.on_epoch_end)
+    told = {"on_epoch_begin": data.on_epoch_begin, "on_epoch_end": data.on_epoch_end}
+    return Source(dataset, length, batch_size, **told)
 
 
 def first_size(batch):

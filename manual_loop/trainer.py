@@ -163,7 +163,6 @@ class Trainer:
                 self.optimizer.build(model.trainable_variables)
         self._prepared = True
 
-    @workers.naming_the_lost
     def fit(
         self,
         x=None,
@@ -302,7 +301,6 @@ class Trainer:
         callbacks.on_train_end(logs=epoch_logs)
         return model.history
 
-    @workers.naming_the_lost
     def evaluate(
         self,
         x=None,
@@ -365,7 +363,6 @@ class Trainer:
         callbacks.on_test_end(logs)
         return logs
 
-    @workers.naming_the_lost
     def predict(self, x, batch_size=None, verbose="auto", steps=None, callbacks=None):
         """The model's outputs for `x` (`keras.Model.predict`).
 
@@ -450,7 +447,8 @@ class Trainer:
         The metrics and not the last logs: they are read outside the graph, as fit does, and XLA
         may round a division in its last bit (`Trainer._get_metrics_result_or_logs`).
         """
-        results = self._metrics.result()
+        with workers.naming_the_lost(self._strategy):
+            results = self._metrics.result()
         return results if set(logs) == set(results) else logs
 
 

@@ -19,7 +19,6 @@ Keras's own `fit` does none of this: it fails under two workers (Keras 3.15).
 """
 
 import contextlib
-import functools
 import json
 import os
 import signal
@@ -396,7 +395,8 @@ def summed(strategy, numbers):
         return tf.constant(numbers if first else np.zeros_like(numbers))
 
     values = strategy.experimental_distribute_values_from_function(of_replica)
-    return strategy.reduce(tf.distribute.ReduceOp.SUM, values, axis=None).numpy()
+    with naming_the_lost(strategy):
+        return strategy.reduce(tf.distribute.ReduceOp.SUM, values, axis=None).numpy()
 
 
 def mean_of_all(step):
@@ -446,29 +446,32 @@ def writes(callback):
     return isinstance(callback, WRITERS) or getattr(callback, "writes", False)
 
 
-def naming_the_lost(method):
-    """A `Trainer`'s method that ends with one clear error when a worker is gone.
+@contextlib.contextmanager
+def naming_the_lost(strategy):
+    """Turn what a collective operation fails with when a worker is gone into one clear error.
 
     Raises:
         ConnectionError: a worker is gone, and which.
     """
+    try:
+        yield
+    except LOST as error:
+        raise_if_lost(strategy, error)
+        raise
 
-    @functools.wraps(method)
-    def named(trainer, *args, **kwargs):
-        try:
-            return method(trainer, *args, **kwargs)
-        except LOST as error:
-            cluster = cluster_of(trainer.model.distribute_strategy)
-            if cluster is None:
-                raise
-            gone = [name for name in cluster.addresses if not answers(cluster, name)]
-            raise ConnectionError(
-                f"{' and '.join(gone) or 'Another worker'} is gone, and {cluster.task} cannot go "
-                "on alone. Start all workers again; with a `Backup` among the callbacks, training "
-                f"goes on after the last epoch that was finished. (TensorFlow: {in_short(error)})"
-            ) from error
 
-    return named
+def raise_if_lost(strategy, error):
+    """Raise ConnectionError if `error` comes of a worker that is gone."""
+    cluster = cluster_of(strategy)
+    if cluster is None or not isinstance(error, LOST):
+        return
+    gone = [name for name in cluster.addresses if not answers(cluster, name)]
+    if gone or isinstance(error, tf.errors.UnavailableError):
+        raise ConnectionError(
+            f"{' and '.join(gone) or 'Another worker'} is gone, and {cluster.task} cannot go on "
+            "alone. Start all workers again; with a `Backup` among the callbacks, training goes "
+            f"on after the last epoch that was finished. (TensorFlow: {in_short(error)})"
+        ) from error
 
 
 def answers(cluster, name):

@@ -33,6 +33,7 @@ SECONDS = 90  # that a case may take
 EVEN = 16
 EPOCHS = 3
 TRAINED = {"x": X, "y": Y, "validation_data": (X[:EVEN], Y[:EVEN])}
+THIRDS = {"x": X[:18], "y": Y[:18]}  # a batch of 6 has as many samples for each of three
 HOW = {"epochs": EPOCHS, "batch_size": 8}  # the last batch is partial
 
 
@@ -128,7 +129,7 @@ def differences(trainer, place):
 
 
 def three(strategy, folder):
-    seen, trainer = train(strategy, plain)
+    seen, trainer = train(strategy, plain, THIRDS, batch_size=6)
     return {"plain": seen | use(trainer, X, Y)}
 
 
@@ -149,7 +150,7 @@ def from_files(strategy, folder):
     files = tf.data.Dataset.from_tensor_slices(paths)
     lines = files.interleave(tf.data.TextLineDataset, cycle_length=2, block_length=4)
     data = {"x": lines.map(parse).batch(8)}
-    seen, _ = train(strategy, plain, data, batch_size=None, epochs=2)
+    seen, _ = train(strategy, plain, data, batch_size=None, epochs=2, shuffle=False)
     return seen | {"read": sorted(set(read))}
 
 
@@ -233,11 +234,13 @@ def references(strategy, folder):
     seen, trainer = keras_trainer(mirrored_strategy(2))
     for variable in trainer.model.variables:  # workers end with the first one's averages
         variable.assign(variable.value)
-    alone, one_device = keras_trainer(None, plain)
+    alone, _ = keras_trainer(None, plain)
+    thirds, three_alone = keras_trainer(None, plain, THIRDS, batch_size=6)
     files = {"x": X[:EVEN], "y": Y[:EVEN].astype("float32")}
     return {
         "trained": seen | use(trainer, X, Y),
-        "plain": alone | use(one_device, X, Y),
+        "plain": alone,
+        "thirds": thirds | use(three_alone, X, Y),
         "files of data": keras_trainer(None, plain, files, epochs=2, shuffle=False)[0],
     }
 
