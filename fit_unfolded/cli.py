@@ -57,6 +57,9 @@ Backup = Annotated[
     Path | None,
     typer.Option(metavar="FILE", help="A .npz: back up every epoch, go on from a backup."),
 ]
+Workers = Annotated[
+    int, typer.Option(min=1, help="Processes for the loop, on this machine; see `launch`.")
+]
 KeepRun = Annotated[Path | None, typer.Option(metavar="FILE", hidden=True)]
 Save = Annotated[Path | None, typer.Option(metavar="PATH", help="A .keras or .h5 file.")]
 
@@ -76,6 +79,7 @@ def compare(
     seed: Seed = 0,
     device: Device = "auto",
     replicas: Replicas = 1,
+    workers: Workers = 1,
     data: DataFile = None,
     output: Output = None,
     steps_per_execution: Steps = None,
@@ -85,15 +89,25 @@ def compare(
 ) -> None:
     """Train WORKLOAD on both sides from one seed; show and write what differs, if anything does.
 
+    With --workers, the loop runs in so many processes, and fit, which cannot, in one, on so many
+    replicas.
+
     Exit status: 0 when nothing differs, 1 when something does, 2 for unusable input.
     """
     workloads.check(workload)
     compile_arguments = _compile_arguments(steps_per_execution, jit, eager)
-    if replicas > 1:
+    if workers > 1:
+        _check_workers(replicas, device, compile_arguments)
+    parts = max(replicas, workers)
+    if parts > 1:
         _check_fit_on_replicas(compile_arguments)
-    job = _prepare(workload, seed, device, data, epochs, batch_size, compile_arguments, replicas)
+    job = _prepare(workload, seed, device, data, epochs, batch_size, compile_arguments, parts)
     directory = writable_directory(output or Path("results/compare", workload), "--output")
-    if not _compare(job, directory, full):
+    if workers > 1:
+        match = _compare_workers(job, workers, data, directory, full)
+    else:
+        match = _compare(job, directory, full)
+    if not match:
         raise typer.Exit(1)
 
 
@@ -139,14 +153,14 @@ def train(
     job = _prepare(workload, seed, device, data, epochs, batch_size, compile_arguments, replicas)
     directory = None if output is None else writable_directory(output, "--output")
     run = _train(job, side.value, strategy, backup)
+    if strategy is not None:
+        job = dataclasses.replace(job, device=f"{job.device}, {_workers(strategy)} workers")
     if keep_run is not None:
-        _keep_run(run, keep_run)
+        _keep_run(run, keep_run, strategy)
     if _is_chief(strategy):
         _show(job, run, save, directory, full)
     else:
-        print(
-            f"{strategy.cluster_resolver.task_type} {strategy.cluster_resolver.task_id}: trained."
-        )
+        print("Trained. The chief shows and writes the results.")
 
 
 @app.command("launch")
@@ -353,6 +367,15 @@ def _check_fit_on_replicas(compile_arguments: dict[str, Any]) -> None:
             )
 
 
+def _check_workers(replicas: int, device: str, compile_arguments: dict[str, Any]) -> None:
+    if replicas > 1:
+        raise InputError("--replicas: cannot go with --workers; leave one out.")
+    if compile_arguments:
+        raise InputError("--workers: the loop is run as a graph; leave out how to run a step.")
+    if device not in ("auto", "cpu"):
+        raise InputError("--workers: several workers of one machine train on its CPU.")
+
+
 def _check_save(path: Path) -> None:
     if path.suffix not in (".h5", ".keras"):
         raise InputError(f"--save: {path.name} must end in .keras or .h5.")
@@ -380,11 +403,10 @@ def _check_suite(peers: bool) -> None:
 
 def _compare(job: Job, directory: Path, full: bool) -> bool:
     """Runs both sides, prints the page, writes compare.json and compare.png; whether they match."""
-    from fit_unfolded import plot, report, results
+    from fit_unfolded import report
     from fit_unfolded.bars import progress_bars
     from fit_unfolded.compare import SIDES
     from fit_unfolded.compare import compare as compare_runs
-    from fit_unfolded.files import replacing
     from fit_unfolded.measure import LossesDiffer
 
     with progress_bars() as bars:
@@ -404,6 +426,57 @@ def _compare(job: Job, directory: Path, full: bool) -> bool:
     else:
         console.print(unmeasured, markup=False, highlight=False)
     report.print_verdict(console, comparison)
+    _write_comparison(job, directory, comparison, a, b, measurement)
+    console.print(f"Written: {directory}/compare.json, compare.png", markup=False, highlight=False)
+    return comparison.match
+
+
+def _compare_workers(
+    job: Job, workers: int, data: Path | None, directory: Path, full: bool
+) -> bool:
+    """As `_compare`, the loop on several workers and fit on as many replicas of one process."""
+    from fit_unfolded import launch, report
+    from fit_unfolded.bars import progress_bars
+    from fit_unfolded.compare import FirstReplica, apart
+    from fit_unfolded.compare import compare as compare_runs
+
+    arguments = ["train", job.workload.name, f"--seed={job.seed}", "--device=cpu"]
+    arguments += [f"--epochs={job.fit['epochs']}", f"--batch-size={job.fit['batch_size']}"]
+    arguments += [] if data is None else [f"--data={data}"]
+    runs = launch.train(arguments, workers, directory)
+    with progress_bars() as bars:
+        fit = _run(job, "keras_fit", bars, callbacks=[FirstReplica()])
+    job = dataclasses.replace(job, device=f"{workers} workers, CPU")
+    comparison = compare_runs(fit, runs[0])
+    others = [compare_runs(runs[0], run) for run in runs[1:]]
+    alike = all(other.match for other in others)
+    # with more than two, the order in which gradients are added up is another
+    tolerance = 0.0 if workers == 2 else launch.TOLERANCE
+    match = alike and apart(fit, runs[0]) <= tolerance
+
+    console = Console()
+    console.print(job.heading(), markup=False, highlight=False)
+    console.print(
+        f"Keras's own fit fails under several workers. Beside {workers} workers of the loop it "
+        f"trains in one process, on {workers} replicas: the same global batch.",
+        highlight=False,
+    )
+    report.print_epochs(console, [fit, runs[0]], full)
+    report.print_checks(console, comparison)
+    for place, other in enumerate(others, start=1):
+        console.print(f"Worker {place} against worker 0: {other.verdict}", highlight=False)
+    report.print_tolerance(console, comparison, apart(fit, runs[0]), tolerance, match)
+    _write_comparison(job, directory, comparison, fit, runs[0], None)
+    console.print(f"Written: {directory}/compare.json, compare.png", markup=False, highlight=False)
+    return match
+
+
+def _write_comparison(
+    job: Job, directory: Path, comparison: Any, a: Any, b: Any, measurement: Any
+) -> None:
+    """Writes compare.json and compare.png."""
+    from fit_unfolded import plot, results
+    from fit_unfolded.files import replacing
 
     results.write_json(
         directory / "compare.json",
@@ -418,8 +491,6 @@ def _compare(job: Job, directory: Path, full: bool) -> bool:
     with replacing(directory / "compare.png") as partial:
         title = f"{job.workload.name}, seed {job.seed}, {job.device}"
         plot.draw(partial, title, a, b, measurement)
-    console.print(f"Written: {directory}/compare.json, compare.png", markup=False, highlight=False)
-    return comparison.match
 
 
 def _explain(job: Job, full: bool, graph: bool, html: Path | None) -> bool:
@@ -473,6 +544,13 @@ def _is_chief(strategy: Any) -> bool:
     return cluster is None or cluster.is_chief
 
 
+def _workers(strategy: Any) -> int:
+    from manual_loop.workers import cluster_of
+
+    cluster = cluster_of(strategy)
+    return 1 if cluster is None else len(cluster.addresses)
+
+
 def _train(job: Job, side: str, strategy: Any, backup: Path | None) -> Any:
     from fit_unfolded.bars import progress_bars
 
@@ -485,11 +563,12 @@ def _train(job: Job, side: str, strategy: Any, backup: Path | None) -> Any:
         return _run(job, side, bars, strategy, callbacks)
 
 
-def _keep_run(run: Any, path: Path) -> None:
-    """Writes what `compare` looks at to `path`."""
+def _keep_run(run: Any, path: Path, strategy: Any) -> None:
+    """Writes what `compare` looks at to `path`, to which the worker's place is added."""
     from fit_unfolded.files import replacing
+    from manual_loop.workers import cluster_of
 
-    with replacing(path) as partial:
+    with replacing(path.with_name(f"{path.name}-{cluster_of(strategy).place}")) as partial:
         partial.write_bytes(pickle.dumps(dataclasses.replace(run, trainer=None)))
 
 

@@ -90,6 +90,26 @@ def train(
     )
 
 
+class FirstReplica(keras.callbacks.Callback):
+    """After training, gives all replicas what the first holds for itself, as workers do."""
+
+    def on_train_end(self, logs=None):
+        for variable in self.model.variables:
+            variable.assign(variable.value)
+
+
+def apart(a: Run, b: Run) -> float:
+    """The largest absolute difference of two runs: of history, variables and evaluation."""
+    pairs = [
+        *_nested_pairs("history", a.history, b.history),
+        *_variable_pairs(a.weights, b.weights),
+        *_variable_pairs(a.optimizer, b.optimizer),
+        *_nested_pairs("evaluate", a.evaluate, b.evaluate),
+        *_nested_pairs("predict", a.predict, b.predict),
+    ]
+    return max(float(np.max(np.abs(np.subtract(pair.a, pair.b)), initial=0)) for pair in pairs)
+
+
 def _values(variables) -> list[tuple[str, np.ndarray]]:
     return [(v.path, np.array(keras.ops.convert_to_numpy(v))) for v in variables]
 
