@@ -154,9 +154,7 @@ def _end(processes: list[subprocess.Popen]) -> None:
     running = [process for process in processes if process.poll() is None]
     for process in running:
         process.terminate()
-    deadline = time.monotonic() + # Loop and fit with three workers or more, in any value compared: as measured, see docs.
-TOLERANCE = 1e-4
-END_SECONDS
+    deadline = time.monotonic() + END_SECONDS
     for process in running:
         try:
             process.wait(max(0.0, deadline - time.monotonic()))
