@@ -524,13 +524,13 @@ def _meet_workers(facts: dict[str, Any], device: str) -> Any:
     """
     if "TF_CONFIG" not in os.environ:
         return None
+    if facts["--side"] != Side.manual_loop:
+        raise InputError("--side: Keras's own fit fails under several workers; take manual_loop.")
     import_tensorflow()
     from fit_unfolded.device import use
     from manual_loop.workers import multi_worker_strategy
 
     use(device)
-    if facts["--side"] != Side.manual_loop:
-        raise InputError("--side: Keras's own fit fails under several workers; take manual_loop.")
     try:
         return multi_worker_strategy(facts)
     except ValueError as error:

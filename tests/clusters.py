@@ -110,7 +110,6 @@ def two(strategy, folder):
     found["plain"], _ = train(strategy, plain)
     found["blocks"], _ = train(strategy, plain, steps_per_execution=2)
     found["files of data"] = from_files(strategy, folder)
-    found["stopped"] = len(stopped(strategy)["history"]["loss"])
     return found
 
 
@@ -150,8 +149,14 @@ def from_files(strategy, folder):
     files = tf.data.Dataset.from_tensor_slices(paths)
     lines = files.interleave(tf.data.TextLineDataset, cycle_length=2, block_length=4)
     data = {"x": lines.map(parse).batch(8)}
-    seen, _ = train(strategy, plain, data, batch_size=None, epochs=2, shuffle=False)
+    how = {"batch_size": None, "epochs": 9, "shuffle": False, "callbacks": stop}
+    seen, _ = train(strategy, plain, data, **how)
     return seen | {"read": sorted(set(read))}
+
+
+def stop():
+    """Callbacks that stop after two epochs, for what they see in a log."""
+    return [keras.callbacks.EarlyStopping(monitor="loss", min_delta=10, patience=1)]
 
 
 def write_files(folder):
@@ -159,12 +164,6 @@ def write_files(folder):
         with (folder / f"{part}.txt").open("w") as file:
             for x, y in zip(X[part:EVEN:2], Y[part:EVEN:2, 0], strict=True):
                 print(y, *map(repr, map(float, x)), sep=",", file=file)
-
-
-def stopped(strategy):
-    """Stopped by a callback that looks at a log."""
-    stop = functools.partial(keras.callbacks.EarlyStopping, monitor="loss", min_delta=10)
-    return train(strategy, plain, callbacks=lambda: [stop(patience=1)])[0]
 
 
 # A worker dies --------------------------------------------------------------------------------
@@ -188,7 +187,7 @@ class Die(keras.callbacks.Callback):
 
 def die(strategy, folder, place):
     """The error on the worker that is left, and how many seconds it took to come."""
-    note = folder / f"{place}.txt"
+    note = folder / f"died-{place}"
     callbacks = [Backup(folder / f"{place}.npz")]
     if cluster_of(strategy).place == place:
         callbacks.append(Die(note))
@@ -204,18 +203,10 @@ def die_chief(strategy, folder):
     return die(strategy, folder, 0)
 
 
-def resume(strategy, folder, place):
-    path = folder / f"{place}.npz"
+def resume(strategy, folder):
+    path = folder / "1.npz"
     seen, _ = train(strategy, callbacks=lambda: [Backup(path)])
     return seen | {"backup is left": path.exists()}
-
-
-def resume_worker(strategy, folder):
-    return resume(strategy, folder, 1)
-
-
-def resume_chief(strategy, folder):
-    return resume(strategy, folder, 0)
 
 
 # Fit ------------------------------------------------------------------------------------------
@@ -250,8 +241,7 @@ CASES = {
     "three": (three, 3),
     "die_worker": (die_worker, 2),
     "die_chief": (die_chief, 2),
-    "resume_worker": (resume_worker, 2),
-    "resume_chief": (resume_chief, 2),
+    "resume": (resume, 2),
     "fit": (fit_on_workers, 2),
     "references": (references, 1),
 }

@@ -1,6 +1,5 @@
 """Several workers: what `tests/clusters.py` saw in processes of its own; and the meeting alone."""
 
-import json
 import os
 import pickle
 import re
@@ -15,14 +14,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 from parity import covers, first_difference
+from rich.progress import Progress
 
+from fit_unfolded import launch as launch_module
+from fit_unfolded.bars import PROGRESS
 from fit_unfolded.launch import cluster, free_addresses
 from manual_loop.workers import meet, read_cluster
 
 SCRIPT = Path(__file__).parent / "clusters.py"
 LAUNCH = [sys.executable, "-m", "fit_unfolded", "launch", "--workers", "2"]
-CASES = ["references", "two", "three", "die_worker", "resume_worker", "die_chief", "resume_chief"]
-BOUND = 30  # seconds from the death of a worker to the error on the others
+CASES = ["references", "two", "three", "die_chief", "die_worker", "resume", "fit"]
+ENVIRONMENT = os.environ | {"PYTHONPATH": str(SCRIPT.parents[1]), "COLUMNS": "80"}
+BOUND = 60  # seconds from the death of a worker to the error on the others
 DIFFERENT = {
     "seeds": "differ in seed: 0 on worker 0, 1 on worker 1",
     "batch sizes": "differ in batch_size: 8 on worker 0, 9 on worker 1",
@@ -132,12 +135,16 @@ def test_each_worker_reads_its_own_files(found):
     assert apart(first, found["references"][0]["files of data"]) < 1e-6
 
 
-@covers("workers: callbacks", promise="only the chief writes; all stop at the same time")
+@covers("workers: callbacks", promise="only the chief writes")
 def test_only_the_chief_writes(found):
     chief, other = found["two"]
     assert chief["files"] == ["1.keras", "2.keras", "3.keras", "board", "log.csv"]
     assert other["files"] == []
-    assert chief["stopped"] == other["stopped"] == 2
+
+
+def test_workers_stop_at_the_same_time(found):
+    for seen in found["two"]:
+        assert len(seen["files of data"]["history"]["loss"]) == 2
 
 
 @covers("workers: bad calls", promise="named at the start, on all workers")
@@ -157,9 +164,8 @@ def test_a_worker_that_dies_in_mid_epoch(found, case, dead, alive):
 
 
 @covers("workers: one dies", promise="0 ULP: a restart ends with the weights of an undisturbed run")
-@pytest.mark.parametrize("case", ["resume_worker", "resume_chief"])
-def test_a_restart_goes_on_from_the_backup(found, case):
-    for seen in found[case]:
+def test_a_restart_goes_on_from_the_backup(found):
+    for seen in found["resume"]:
         assert len(seen["history"]["loss"]) == 2  # of three epochs
         for name in ("weights", "optimizer variables"):
             assert first_difference(seen[name], found["two"][0]["trained"][name]) is None
@@ -167,9 +173,9 @@ def test_a_restart_goes_on_from_the_backup(found, case):
 
 
 @pytest.mark.xfail(raises=AsEver)
-def test_fit_cannot_train_on_workers(tmp_path):
+def test_fit_cannot_train_on_workers(found):
     """A pass here says that Keras has mended it: then hold the loop against fit in this, too."""
-    errors = [seen.get("error", "") for seen in run(tmp_path, "fit")["fit"]]
+    errors = [seen.get("error", "") for seen in found["fit"]]
     if all("ValueError" in error and "PerReplica" in error for error in errors):
         raise AsEver(errors)
     assert errors == ["", ""]
@@ -293,7 +299,7 @@ def launch(folder, *arguments, **how):
     return subprocess.Popen(
         list(map(str, command)),
         cwd=folder,
-        env=os.environ | {"PYTHONPATH": str(SCRIPT.parents[1])},
+        env=ENVIRONMENT,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -319,16 +325,52 @@ def is_running(number):
     return Path(f"/proc/{number}").exists()
 
 
-def test_launch_trains(tmp_path):
-    arguments = ["digits-mlp", "--epochs", 2, "--batch-size", 256, "--output", tmp_path / "record"]
-    process = launch(tmp_path, "train", *arguments)
-    page, error = process.communicate(timeout=120)
-    assert process.returncode == 0, error
-    assert error == ""
-    assert "On the test part: accuracy" in page
-    assert sorted(os.listdir(tmp_path / "logs")) == ["worker-0.log", "worker-1.log"]
-    assert "Trained." in (tmp_path / "logs" / "worker-1.log").read_text()
-    assert len(json.loads((tmp_path / "record" / "train.json").read_text())["history"]["loss"]) == 2
+@covers("workers: compare --workers 2", promise="0 ULP against fit on two replicas")
+def test_compare_with_workers(tmp_path):
+    """The whole way: a real launch, whose workers are compared with fit."""
+    command = [sys.executable, "-m", "fit_unfolded", "compare", "digits-mlp", "--workers", "2"]
+    tiny = ["--epochs", "1", "--batch-size", "256", "--output", "out"]
+    done = subprocess.run(
+        [*command, *tiny],
+        cwd=tmp_path,
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stderr == ""
+    assert "fit fails under several workers" in done.stdout
+    assert "Worker 1 against worker 0: MATCH: 0 ULP" in done.stdout
+    assert done.stdout.count("MATCH: 0 ULP apart") == 2
+    assert max(map(len, done.stdout.splitlines())) <= 80
+    names = ["compare.json", "compare.png", "worker-0.log", "worker-1.log"]
+    assert sorted(os.listdir(tmp_path / "out")) == names
+
+
+@pytest.fixture
+def stub(tmp_path, monkeypatch):
+    """In the place of Python: workers that write a line each, and the chief its progress."""
+    script = tmp_path / "stub"
+    script.write_text(
+        "#!/bin/sh\n"
+        'echo "$TF_CONFIG"\n'
+        f'[ -z "${PROGRESS}" ] || echo \'{{"completed": 1, "total": 2}}\' >&"${PROGRESS}"\n'
+    )
+    script.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(script))
+    (tmp_path / "logs").mkdir()
+    return tmp_path / "logs"
+
+
+def test_launch_gives_each_worker_a_place_and_a_log(stub, monkeypatch):
+    shown = []
+    monkeypatch.setattr(Progress, "update", lambda *_, **figures: shown.append(figures))
+    assert launch_module.launch(["train"], 3, stub) == 0
+    clusters = [read_cluster((stub / f"worker-{i}.log").read_text()) for i in range(3)]
+    assert [found.place for found in clusters] == [0, 1, 2]
+    assert len({tuple(found.addresses.values()) for found in clusters}) == 1
+    assert shown == [{"completed": 1, "total": 2}]
 
 
 def test_launch_ends_all_when_one_dies(tmp_path):
