@@ -36,6 +36,7 @@ from manual_loop.execution import (
 from manual_loop.steps import predict_step, sample_count, train_step
 
 tree = keras.tree
+is_finite = tf.math.is_finite
 
 
 @functools.cache
@@ -233,8 +234,10 @@ def step_in_two(model, optimizer, objective, metrics, jit_compile):
 
     The update begins with the sum of the gradients over all replicas, for which they have to wait
     for each other. A program that XLA compiled for one device cannot wait for another, so it ends
-    before. A replica without samples takes part in the sum all the same. A mean over no samples is
-    NaN, and so is what is made of it: there, gradients are 0 and moving averages stay what they are.
+    before.
+
+    A replica without samples takes part in the sum all the same. A mean over no samples is NaN, and
+    so is what is made of it: such a gradient counts as 0, such a moving average stays what it was.
 
     Args:
         model, optimizer, objective, metrics: as in `steps.train_step`.
@@ -259,9 +262,9 @@ def step_in_two(model, optimizer, objective, metrics, jit_compile):
         if may_be_empty:
             tf.cond(size > 0, lambda: None, lambda: mend(averages, before))
             gradients = map_parts(lambda p: tf.where((size > 0) | is_finite(p), p, 0), gradients)
-        if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
-            gradients = finite_everywhere(gradients)
         if gradients:
+            if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
+                gradients = finite_everywhere(gradients)
             optimizer.apply_gradients(zip(gradients, model.trainable_weights, strict=True))
         return logs
 
@@ -274,12 +277,12 @@ def finite_everywhere(gradients):
     A `LossScaleOptimizer` leaves out a step where gradients overflow, but looks at those of the
     first replica alone (`loss_scale_optimizer.py`, `_tf_apply`).
     """
-    finite = []
+    finite: list = []
     map_parts(lambda part: finite.append(tf.reduce_all(is_finite(part))), gradients)
+    overflow = tf.cast(~tf.reduce_all(finite), tf.float32)
     context = tf.distribute.get_replica_context()
-    lost = tf.cast(~tf.reduce_all(finite), tf.float32)
-    lost = context.all_reduce(tf.distribute.ReduceOp.SUM, lost)
-    return map_parts(lambda part: tf.where(lost == 0, part, float("nan")), gradients)
+    overflows = context.all_reduce(tf.distribute.ReduceOp.SUM, overflow)
+    return map_parts(lambda part: tf.where(overflows == 0, part, float("nan")), gradients)
 
 
 def map_parts(function, gradients):
@@ -300,9 +303,6 @@ def mend(variables, before):
     """Put the values `before` back where the variables are not finite."""
     for variable, value in zip(variables, before, strict=True):
         variable.assign(tf.where(is_finite(variable.value), variable.value, value))
-
-
-is_finite = tf.math.is_finite
 
 
 class Gradients:

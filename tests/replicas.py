@@ -1,17 +1,22 @@
-"""Training on several logical CPUs, in a process of its own: a CPU is divided once, at the start.
+"""Training on several logical CPUs: a CPU is divided once, at the start of a process.
 
-    python tests/replicas.py FILE CASE ...
+    python tests/replicas.py FILE CASE,CASE,... CASE ...
 
 runs the functions of these names and writes what they return to FILE, as JSON: name -> result, or
-`{"error": ...}`. Cases with two replicas and cases with four need a process each.
+`{"error": ...}`. Other files go into the working directory. Each argument has a process of its own,
+forked once TensorFlow is imported: cases with two replicas and cases with four cannot share one,
+and what follows a failure might fail for that alone.
 """
 
 import contextlib
 import functools
+import io
 import json
 import logging
+import multiprocessing
 import sys
 import time
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -30,9 +35,11 @@ from cases import (
     policy,
     two_outputs,
 )
-from parity import TRAINERS, first_difference, fit, new_session, observe, use, watch
+from parity import TRAINERS, first_difference, fit, new_session, observe, use, values, watch
 
 import manual_loop
+from fit_unfolded import cli, measure
+from fit_unfolded.device import divide_cpu
 from manual_loop.distribution import mirrored_strategy
 
 CPUS = 4
@@ -85,14 +92,19 @@ def is_finite_in_weights(seen):
 
 
 def normalised(**how):
+    """With a regulariser and random numbers, too."""
     return keras.Sequential(
         [
             keras.Input([8]),
-            layers.Dense(4, activation="relu"),
+            layers.Dense(4, activation="relu", kernel_regularizer="l2"),
+            layers.Dropout(0.3),
             layers.BatchNormalization(**how),
             layers.Dense(3, activation="softmax"),
         ]
     )
+
+
+synchronized = functools.partial(normalised, synchronized=True)
 
 
 def mixed():
@@ -100,12 +112,17 @@ def mixed():
         return plain()
 
 
-def as_dataset(batch=8):
-    return tf.data.Dataset.from_tensor_slices((X, Y)).batch(batch)
+def bfloat16():
+    with policy("mixed_bfloat16"):
+        return plain()
 
 
-def as_generator(batch=8):
-    return ((X[at : at + batch], Y[at : at + batch]) for at in range(0, SAMPLES, batch))
+def as_dataset():
+    return tf.data.Dataset.from_tensor_slices((X, Y))
+
+
+def as_generator(samples):
+    return ((X[at : at + 8], Y[at : at + 8]) for at in range(0, samples, 8))
 
 
 # Both sides, bit by bit ---------------------------------------------------------------------
@@ -113,42 +130,39 @@ def as_generator(batch=8):
 
 def two_replicas():
     """The last batch of 22 in eights leaves both replicas short."""
-    return compare(
-        2,
-        mlp,
-        compile_with(weighted_metrics=["acc"]),
-        WEIGHTED,
-        WEIGHTED_TEST,
-        then=use,
-        epochs=2,
-        batch_size=8,
-    )
+    compile = compile_with(weighted_metrics=["acc"])
+    return compare(2, mlp, compile, WEIGHTED, WEIGHTED_TEST, then=use, epochs=2, batch_size=8)
 
 
 def four_replicas():
     """The last batch of 22 in twenties leaves two of four replicas empty."""
-    data = {"x": X, "y": Y, "sample_weight": WEIGHTS}
-    return compare(4, plain, compile_with(), data, epochs=2, batch_size=20)
+    return compare(4, synchronized, compile_with(), {"x": X, "y": Y}, epochs=2, batch_size=20)
 
 
-def synchronized():
-    return compare(
-        2, functools.partial(normalised, synchronized=True), compile_with(), DATA, batch_size=8
-    )
+class Overflow(keras.callbacks.Callback):
+    """From the second epoch on, no gradient is finite, on any replica."""
+
+    def on_epoch_begin(self, epoch, logs=None):
+        if epoch == 1:
+            self.model.optimizer.dynamic_scale.assign(2.0**40)
 
 
 def half_precision():
-    """From a scale at which nothing overflows: see `fit_with_an_overflow_on_one_replica`."""
+    """How it differs; the scale at the end, and how many updates there were.
+
+    At first nothing overflows on either side: see `fit_with_an_overflow_on_one_replica`.
+    """
 
     def compile():
         inner = keras.optimizers.Adam()
-        return {
-            "optimizer": keras.optimizers.LossScaleOptimizer(inner, initial_scale=1024.0),
-            "loss": SPARSE,
-            "metrics": ["acc"],
-        }
+        optimizer = keras.optimizers.LossScaleOptimizer(inner, initial_scale=1024.0)
+        return compile_with(optimizer=optimizer)()
 
-    return compare(2, mixed, compile, DATA, batch_size=8)
+    arguments = {"callbacks": lambda: [Overflow()], "epochs": 2, "batch_size": 8}
+    seen = [observe(side, train, 2, mixed, compile, DATA, **arguments) for side in TRAINERS]
+    variables = seen[1]["optimizer variables"]
+    scale, updates = variables["loss_scale_optimizer/dynamic_scale"], variables["adam/iteration"]
+    return [first_difference(*seen), float(scale), int(updates)]
 
 
 def several_outputs():
@@ -165,10 +179,11 @@ def several_outputs():
 
 
 def dataset():
-    """With callbacks that look at a metric, and change the optimizer and the course of training."""
+    """Shuffled anew for each epoch; with callbacks that change the optimizer and the course."""
 
-    def endless():
-        return {"x": as_dataset().repeat()}
+    def data():
+        batches = as_dataset().shuffle(SAMPLES).batch(8)
+        return {"x": batches.repeat(), "validation_data": batches}
 
     def callbacks():
         return [
@@ -176,13 +191,12 @@ def dataset():
             keras.callbacks.LearningRateScheduler(lambda epoch: 0.01 / (epoch + 1)),
         ]
 
-    arguments = {"callbacks": callbacks, "epochs": 4, "steps_per_epoch": 2}
-    return compare(2, plain, compile_with(), endless, **arguments)
+    arguments = {"callbacks": callbacks, "epochs": 4, "steps_per_epoch": 2, "validation_steps": 1}
+    return compare(2, plain, compile_with(), data, **arguments)
 
 
-def pydataset():
-    """In order: to build the model, fit draws an order of which it takes one batch."""
-    return compare(2, plain, compile_with(), lambda: {"x": Batches(X, Y)}, shuffle=False)
+def bfloat16_of_a_pydataset():
+    return compare(2, bfloat16, compile_with(), lambda: {"x": Batches(X, Y)}, epochs=2)
 
 
 def eager():
@@ -192,40 +206,74 @@ def eager():
 # The loop alone -----------------------------------------------------------------------------
 
 
-def one_device():
-    """Replicas against one device: the largest difference."""
-    build = functools.partial(normalised, synchronized=True)
-    return furthest(*(loop(n, build, compile_with(), DATA, epochs=3, batch_size=8) for n in (2, 1)))
+def against_one_device(replicas, build):
+    """The largest difference. No Dropout, whose masks are others."""
+    data = {"epochs": 3, "batch_size": 8}
+    return furthest(*(loop(n, build, compile_with(), DATA, **data) for n in (replicas, 1)))
 
 
-def one_device_for_four():
-    return furthest(*(loop(n, plain, compile_with(), DATA, epochs=3, batch_size=8) for n in (4, 1)))
+def with_averages(**how):
+    first, last = plain().layers
+    return keras.Sequential([keras.Input([8]), first, layers.BatchNormalization(**how), last])
+
+
+def two_against_one_device():
+    return against_one_device(2, functools.partial(with_averages, synchronized=True))
+
+
+def four_against_one_device():
+    return against_one_device(4, plain)
+
+
+def in_order():
+    return loop(2, plain, compile_with(), DATA, batch_size=8, shuffle=False)
+
+
+def learned(seen):
+    return {name: seen[name] for name in ("history", "weights", "optimizer variables")}
 
 
 def blocks():
-    """One batch a call or three: how it differs. The last block and the last batch are partial."""
+    """One batch a call or two: how it differs. No batch of 22 in nines can be halved."""
     seen = [
-        loop(2, plain, compile_with(steps_per_execution=n), {"x": X, "y": Y}, batch_size=6)
-        for n in (1, 3)
+        loop(2, plain, compile_with(steps_per_execution=n), {"x": X, "y": Y}, batch_size=9)
+        for n in (1, 2)
     ]
-    keep = ("history", "weights", "optimizer variables")
-    return first_difference(*({key: each[key] for key in keep} for each in seen))
+    return first_difference(*map(learned, seen)) or is_finite(seen[0])
+
+
+def generator():
+    seen = loop(2, plain, compile_with(), {"x": as_generator(EVEN)})
+    return first_difference(*map(learned, (in_order(), seen)))
+
+
+def unknown_length():
+    """Batches of one known size, how many is not known: see `execution.stream_function`."""
+    batches = as_dataset().batch(8, drop_remainder=True).filter(lambda *batch: True)
+    seen = loop(2, plain, compile_with(), {"x": batches})
+    return first_difference(*map(learned, (in_order(), seen)))
+
+
+def sparse():
+    """Sparse and dense: the largest difference."""
+    data = {**DATA, "x": tf.sparse.from_dense(X[:EVEN])}
+    seen = loop(2, plain, compile_with(), data, batch_size=8, shuffle=False)
+    return furthest(seen, in_order())
 
 
 def xla():
-    """With XLA and without: the largest difference. Not of Dropout, whose masks are others."""
-    with_xla = loop(2, normalised, compile_with(jit_compile=True), DATA, then=use, batch_size=8)
-    return furthest(with_xla, loop(2, normalised, compile_with(), DATA, batch_size=8))
-
-
-def uneven_first_batch():
-    return is_finite(loop(2, plain, compile_with(), {"x": X, "y": Y}, batch_size=11))
+    """With XLA and without: the largest difference."""
+    with_xla, without = (
+        loop(2, with_averages, compile_with(jit_compile=jit), data, batch_size=8)
+        for jit, data in ((True, {**DATA, "validation_data": (X[:EVEN], Y[:EVEN])}), (False, DATA))
+    )
+    return furthest(with_xla, without)
 
 
 def empty_replica():
-    """Four replicas, and two samples in the last batch; then all of it again."""
+    """Four replicas, and two samples in the last batch: for `evaluate`, too."""
     data = {"x": X, "y": Y, "validation_data": (X, Y)}
-    return is_finite(loop(4, normalised, compile_with(), data, epochs=2, batch_size=20))
+    return is_finite(loop(4, with_averages, compile_with(), data, batch_size=20))
 
 
 def overflow_on_one_replica():
@@ -233,13 +281,35 @@ def overflow_on_one_replica():
     return is_finite_in_weights(loop(2, mixed, compile_with(), OVERFLOW, **IN_ORDER))
 
 
-def generator():
-    """A generator against a dataset of the same batches."""
-    seen = [
-        loop(2, plain, compile_with(), {"x": make()}, epochs=1)
-        for make in (as_generator, as_dataset)
-    ]
-    return first_difference(*({"weights": each["weights"]} for each in seen))
+def saved():
+    """How a model read from a file differs, its optimizer included."""
+    with scope(2):
+        trainer = manual_loop.Trainer(normalised())
+        trainer.compile(**compile_with()())
+    trainer.fit(**DATA, batch_size=8, verbose=0)
+    trainer.save("model.keras")
+    with scope(2):
+        again = manual_loop.load_model("model.keras")
+    return first_difference(
+        *(
+            list(values(m.variables + m.optimizer.variables).values())
+            for m in (trainer.model, again)
+        )
+    )
+
+
+def command_line():
+    """`compare --replicas 2`: its exit status and its page."""
+    sys.argv = ["fit-unfolded", "compare", "digits-mlp", "--epochs", "1", "--batch-size", "512"]
+    sys.argv += ["--device", "cpu", "--replicas", "2"]
+    measure.measure = functools.partial(measure.measure, turns=1, epochs_per_turn=2)
+    page, status = io.StringIO(), None
+    with contextlib.redirect_stdout(page):
+        try:
+            cli.main()
+        except SystemExit as end:
+            status = end.code
+    return [status, page.getvalue()]
 
 
 # Wrong calls --------------------------------------------------------------------------------
@@ -254,7 +324,7 @@ def too_small_a_batch():
 
 
 def too_small_a_batch_in_a_generator():
-    loop(2, plain, compile_with(), {"x": as_generator(1)})
+    loop(2, plain, compile_with(), {"x": ((X[:1], Y[:1]) for _ in range(2))})
 
 
 def model_from_outside():
@@ -314,8 +384,13 @@ def fit_with_an_overflow_on_one_replica():
 
 def fit_with_a_generator():
     """Whether it trains on every batch of it."""
-    seen = fit_alone(2, plain, compile_with(), {"x": as_generator()}, epochs=1)
+    seen = fit_alone(2, plain, compile_with(), {"x": as_generator(SAMPLES)})
     return len([call for call in seen["calls"] if call[0] == "on_train_batch_end"]) == 3
+
+
+def fit_with_sparse_data():
+    data = {**DATA, "x": tf.sparse.from_dense(X[:EVEN])}
+    return is_finite(fit_alone(2, plain, compile_with(), data, batch_size=8))
 
 
 def run(name):
@@ -325,18 +400,29 @@ def run(name):
         return {"error": f"{type(error).__name__}: {error}"}
 
 
-def main(file, *names):
-    logging.getLogger("tensorflow").setLevel(logging.ERROR)
-    cpu = tf.config.list_physical_devices("CPU")[0]
-    parts = [tf.config.LogicalDeviceConfiguration()] * CPUS
-    tf.config.set_logical_device_configuration(cpu, parts)
+def run_all(file, names):
+    divide_cpu(CPUS)
     results = {}
     for name in names:
         started = time.process_time()
         results[name] = run(name)
         print(f"{time.process_time() - started:5.1f} s", name, str(results[name])[:300], flush=True)
-    with open(file, "w") as out:
-        json.dump(results, out)
+    file.write_text(json.dumps(results))
+
+
+def main(file, *groups):
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)
+    results = {}
+    for group in groups:
+        process = multiprocessing.get_context("fork").Process(
+            target=run_all, args=(Path(f"{file}.part"), group.split(","))
+        )
+        process.start()
+        process.join()
+        if process.exitcode:
+            sys.exit(f"{group}: ended with {process.exitcode}")
+        results |= json.loads(Path(f"{file}.part").read_text())
+    Path(file).write_text(json.dumps(results))
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import keras_fit
 from fit_unfolded import cli
@@ -148,6 +149,10 @@ def test_workloads_are_listed_without_tensorflow():
         (["compare", "mnist", "--data", "{file}"], "cannot be read as .npz"),
         (["compare", "mnist", "--data", "{file}.none"], "--data: there is no file"),
         (["compare", "--eager", "--jit"], "--eager: cannot go with --jit"),
+        (["compare", "--replicas", "0"], "'--replicas'"),
+        (["compare", "--replicas", "33"], "--replicas: a batch of 32 cannot be divided among 33"),
+        (["compare", "--replicas", "2", "--jit"], "--jit: Keras's own fit fails with it on sever"),
+        (["compare", "--replicas", "2", "--steps-per-execution", "2"], "--steps-per-execution: "),
         (["compare", "--bogus"], "--bogus"),
         (["train"], "'--side'"),
         (["train", "--side", "torch"], "'--side'"),
@@ -175,6 +180,13 @@ def test_a_gpu_that_is_not_there(run):
     status, _, error = run("compare", "--device", f"gpu:{gpus}")
     assert status == 2
     assert "--device: TensorFlow sees" in error
+
+
+def test_fewer_gpus_than_replicas(run, monkeypatch):
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind=None: [f"{kind}:0"])
+    status, _, error = run("compare", "--device", "gpu", "--replicas", "2")
+    assert status == 2
+    assert "--replicas: TensorFlow sees 1 of the 2 GPUs from 0 on; take fewer" in error
 
 
 def test_unusable_input_has_no_traceback_as_a_program():

@@ -32,6 +32,21 @@ def test_mixed_float16(how):
     assert scaled == ("auto_scale_loss" not in how)
 
 
+@covers("precision: an overflow")
+def test_an_overflow_leaves_out_the_step_and_halves_the_scale():
+    def compile():
+        inner = keras.optimizers.Adam()
+        return compile_with(optimizer=keras.optimizers.LossScaleOptimizer(inner, 2.0**40))()
+
+    with policy("mixed_float16"):
+        seen = assert_parity(mlp, compile, CLASSES, then=fit, **SHORT)
+    variables = seen["optimizer variables"]
+    steps = 2 * 2
+    assert variables["loss_scale_optimizer/dynamic_scale"] == 2.0 ** (40 - steps)
+    assert variables["adam/iteration"] == 0
+    assert not any(values.any() for path, values in variables.items() if "momentum" in path)
+
+
 @covers("precision: mixed_bfloat16")
 def test_mixed_bfloat16():
     with policy("mixed_bfloat16"):
