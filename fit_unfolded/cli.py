@@ -102,6 +102,11 @@ def compare(
     if parts > 1:
         _check_fit_on_replicas(compile_arguments)
     job = _prepare(workload, seed, device, data, epochs, batch_size, compile_arguments, parts)
+    if job.fit["batch_size"] % parts:
+        raise InputError(
+            f"--batch-size: Keras's own fit fails where {parts} parts of a batch have different "
+            f"sizes; take a multiple of {parts}, not {job.fit['batch_size']}."
+        )
     directory = writable_directory(output or Path("results/compare", workload), "--output")
     if workers > 1:
         match = _compare_workers(job, workers, data, directory, full)

@@ -13,12 +13,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from cases import X, plain
 from parity import covers, first_difference
 from rich.progress import Progress
 
+import manual_loop
+from fit_unfolded import cli
 from fit_unfolded import launch as launch_module
 from fit_unfolded.bars import PROGRESS
 from fit_unfolded.launch import cluster, free_addresses
+from manual_loop.backup import Backup
 from manual_loop.workers import meet, read_cluster
 
 SCRIPT = Path(__file__).parent / "clusters.py"
@@ -353,9 +357,11 @@ def stub(tmp_path, monkeypatch):
     """In the place of Python: workers that write a line each, and the chief its progress."""
     script = tmp_path / "stub"
     script.write_text(
-        "#!/bin/sh\n"
-        'echo "$TF_CONFIG"\n'
-        f'[ -z "${PROGRESS}" ] || echo \'{{"completed": 1, "total": 2}}\' >&"${PROGRESS}"\n'
+        f"#!{sys.executable} -S\n"
+        "import os\n"
+        "print(os.environ['TF_CONFIG'])\n"
+        f"if pipe := os.environ.get({PROGRESS!r}):\n"
+        """    os.write(int(pipe), b'{"completed": 1, "total": 2}\\n')\n"""
     )
     script.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(script))
@@ -410,3 +416,31 @@ def test_launch_shows_why_a_worker_failed(tmp_path, arguments, status, words):
     assert process.returncode == status
     assert page == ""
     assert words in error
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--workers", "2", "--replicas", "2"], "--replicas: cannot go with --workers"),
+        (["--workers", "2", "--eager"], "--workers: the loop is run as a graph"),
+        (["--workers", "2", "--device", "gpu"], "--workers: several workers of one machine"),
+        (["--workers", "0"], "'--workers'"),
+    ],
+)
+def test_unusable_options_of_compare(arguments, words, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["fit-unfolded", "compare", *arguments])
+    with pytest.raises(SystemExit) as caught:
+        cli.main()
+    assert caught.value.code == 2
+    assert words in capsys.readouterr().err
+
+
+def test_a_backup_of_another_model(tmp_path):
+    trainer = manual_loop.Trainer(plain())
+    trainer.compile("sgd", "mse")
+    data = {"x": X, "y": X[:, :3], "verbose": 0}
+    np.savez(tmp_path / "other.npz", epoch=1, weights=np.zeros(3))
+    with pytest.raises(ValueError, match="is the backup of another model"):
+        trainer.fit(**data, callbacks=[Backup(tmp_path / "other.npz")])
+    with pytest.raises(ValueError, match=r"`path` must end in \.npz"):
+        Backup(tmp_path / "backup.h5")
