@@ -21,6 +21,7 @@ Keras's own `fit` does none of this: it fails under two workers (Keras 3.15).
 import contextlib
 import json
 import os
+import re
 import signal
 import socket
 import sys
@@ -32,6 +33,8 @@ from dataclasses import dataclass
 import keras
 import numpy as np
 import tensorflow as tf
+
+from manual_loop.desks import graph
 
 tree = keras.tree
 
@@ -305,7 +308,7 @@ def agree(strategy, facts):
     cluster = cluster_of(strategy)
     if cluster is None:
         return
-    seed = tf.compat.v1.random.get_seed(0)[0]  # an op seed given: none is drawn
+    seed = graph(lambda: tf.zeros([])).get_concrete_function().graph.seed  # the global one
     said = everyones(strategy, json.dumps({**facts(), "seed": seed}).encode())
     assert_alike(dict(zip(cluster.addresses, map(json.loads, said), strict=True)))
     if seed is None:
@@ -324,14 +327,16 @@ def facts_of(method, model, data, **arguments):
         data: nested structure of arrays, datasets and others.
         **arguments: further arguments.
     """
-    compiled = model.get_compile_config() if model.compiled else None
-    return {
+    compiled = (model.get_compile_config() if model.compiled else None) or {}
+    facts = {
         "method": method,
-        "variables": str([(v.path, v.shape) for v in model.variables]),
-        "compile": json.dumps(compiled, default=str),
-        "data": str(tree.map_structure(describe, data)),
-        **{name: str(value) for name, value in arguments.items()},
+        "variables": [(v.path, v.shape) for v in model.variables],
+        **compiled,
+        "data": tree.map_structure(describe, data),
+        **arguments,
     }
+    # the same function lies elsewhere in each process
+    return {name: re.sub(" at 0x[0-9a-f]+", "", str(fact)) for name, fact in facts.items()}
 
 
 def describe(data):

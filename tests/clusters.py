@@ -106,24 +106,29 @@ def two(strategy, folder):
     found["in order"] = exact(
         trainer.predict(tf.data.Dataset.from_tensor_slices(X).batch(5), verbose=0)
     )
-    found |= differences(trainer, me.place)
+    found |= differences(strategy, trainer, me.place)
     found["plain"], _ = train(strategy, plain)
     found["blocks"], _ = train(strategy, plain, steps_per_execution=2)
     found["files of data"] = from_files(strategy, folder)
     return found
 
 
-def differences(trainer, place):
+def differences(strategy, trainer, place):
     """What a worker says that is told other things than the rest; training goes on after it."""
     data = {"x": X, "y": Y, "verbose": 0}
     found = {}
     keras.utils.set_random_seed(place)
     found["seeds"] = failure(trainer.fit, **data)
     keras.utils.set_random_seed(0)
+    tf.random.set_seed(None)
+    found["no seed"] = failure(trainer.fit, **data)
+    keras.utils.set_random_seed(0)
     found["batch sizes"] = failure(trainer.fit, **data, batch_size=8 + place)
     found["epochs"] = failure(trainer.fit, **data, epochs=1 + place)
     found["data"] = failure(trainer.fit, X + place, Y, verbose=0)
     found["methods"] = failure((trainer.fit, trainer.evaluate)[place], **data)
+    other = make(manual_loop.Trainer, strategy, plain, optimizer=("adam", "sgd")[place])
+    found["optimizers"] = failure(other.fit, **data)
     return found
 
 
