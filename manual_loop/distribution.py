@@ -15,6 +15,8 @@ Three things that surprise:
 3. `BatchNormalization` normalises with the statistics of a replica's part, not of the batch, unless
    it is `synchronized`, and each replica has moving averages of its own. The first one's are saved.
 
+Fit itself cannot do all of this: `tests/test_distribution.py`, `FAILS`, holds what fails, and how.
+
 (`keras/src/backend/tensorflow/trainer.py`, `TensorFlowTrainer._make_function`,
 `_maybe_symbolic_build`, `reduce_per_replica`; `keras/src/losses/loss.py`,
 `scale_loss_for_distribution`; Keras 3.15.)
