@@ -1,5 +1,6 @@
 """Several workers: what `tests/clusters.py` saw in processes of its own; and the meeting alone."""
 
+import fcntl
 import os
 import pickle
 import re
