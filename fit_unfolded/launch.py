@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 from fit_unfolded.bars import PROGRESS, progress_bars
@@ -51,9 +52,9 @@ def launch(arguments: list[str], count: int, logs: Path) -> int:
     with ExitStack() as stack:
         stack.callback(os.close, read)
         os.set_blocking(read, False)
-        stack.enter_context(_interrupted_by_sigterm())
+        asked_to_end = stack.enter_context(_interruption())
         workers = stack.enter_context(_started(arguments, count, logs, write))
-        failed = _watch(workers, read)
+        failed = _watch(workers, read, asked_to_end)
     if failed is None:
         return 0
     status = failed.process.returncode
@@ -125,8 +126,12 @@ def _started(arguments: list[str], count: int, logs: Path, progress: int) -> Ite
         _end([worker.process for worker in workers])
 
 
-def _watch(workers: list[Worker], progress: int) -> Worker | None:
-    """Waits until all have ended well, or one has failed, which is returned."""
+def _watch(workers: list[Worker], progress: int, asked_to_end: Event) -> Worker | None:
+    """Waits until all have ended well, or one has failed, which is returned.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C, or SIGTERM.
+    """
     with progress_bars() as bars:
         task = bars.add_task(f"{len(workers)} workers", total=None, note="")
         while True:
@@ -138,7 +143,8 @@ def _watch(workers: list[Worker], progress: int) -> Worker | None:
                     return worker
             if len(ended) == len(workers):
                 return None
-            time.sleep(0.05)
+            if asked_to_end.wait(0.05):
+                raise KeyboardInterrupt
 
 
 def _lines(pipe: int) -> list[str]:
@@ -164,14 +170,12 @@ def _end(processes: list[subprocess.Popen]) -> None:
 
 
 @contextmanager
-def _interrupted_by_sigterm() -> Iterator[None]:
-    """SIGTERM as Ctrl-C: the workers are ended too."""
-
-    def interrupt(*_):
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
+def _interruption() -> Iterator[Event]:
+    """An event that Ctrl-C and SIGTERM set, so that neither comes while a worker is started."""
+    asked = Event()
+    before = {n: signal.signal(n, lambda *_: asked.set()) for n in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield
+        yield asked
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

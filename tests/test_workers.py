@@ -1,5 +1,6 @@
 """Several workers: what `tests/clusters.py` saw in processes of its own; and the meeting alone."""
 
+import contextlib
 import fcntl
 import os
 import pickle
@@ -213,8 +214,8 @@ def test_fit_cannot_train_on_workers(found):
         ),
         ('{"cluster": {"worker": ["a:1"]}}', "`task` names None None"),
         ('{"cluster": {"ps": ["a:1"]}, "task": {"type": "ps", "index": 0}}', "names ps 0"),
-        (cluster(["a:1", "b"], 0), "worker 1 must have an address host:port, not 'b'"),
-        (cluster(["a:1", "b:99999"], 0), "worker 1 must have an address host:port"),
+        (cluster(["a:1", "b"], 0), "the address of worker 1 must be host:port, not 'b'"),
+        (cluster(["a:1", "b:99999"], 0), "the address of worker 1 must be host:port"),
         (cluster(["a:1", "a:1"], 0), "worker 0 and worker 1 have the same address"),
     ],
 )
@@ -293,20 +294,22 @@ def test_a_stranger_at_the_meeting():
     """Something else that connects to the chief's port is not a worker."""
     addresses = free_addresses(2)
     host, port = addresses[0].split(":")
+    said = []
+    chief = threading.Thread(target=lambda: said.extend(gather({}, None, addresses=addresses)))
+    chief.start()
+    with contextlib.closing(connect(host, int(port))) as stranger:
+        stranger.sendall(b"GET / HTTP/1.1\r\n\r\n")
+        assert gather(None, {}, addresses=addresses) == [None, None]
+        chief.join()
+    assert said == [None, None]
 
-    def stranger():
-        for _ in range(100):
-            try:
-                with socket.create_connection((host, int(port))) as connection:
-                    connection.sendall(b"GET / HTTP/1.1\r\n\r\n")
-                return
-            except OSError:
-                time.sleep(0.05)
 
-    thread = threading.Thread(target=stranger)
-    thread.start()
-    assert gather({}, {}, addresses=addresses) == [None, None]
-    thread.join()
+def connect(host, port):
+    for _ in range(200):
+        with contextlib.suppress(OSError):
+            return socket.create_connection((host, port))
+        time.sleep(0.01)
+    raise AssertionError(f"nothing listens at {host}:{port}")
 
 
 # The command line -----------------------------------------------------------------------------
