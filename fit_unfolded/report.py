@@ -91,7 +91,8 @@ def print_tolerance(
             console.print("MISMATCH: the workers differ.", style="bold red")
         return
     console.print(
-        f"MATCH: at most {apart:.1e} apart in any value; the stated tolerance is {tolerance:g}.",
+        f"MATCH: history, variables, evaluate and predict are at most {apart:.1g} apart; the "
+        f"stated tolerance is {tolerance:g}.",
         style="bold green",
         highlight=False,
     )
