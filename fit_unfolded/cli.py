@@ -1,4 +1,4 @@
-"""The command line `fit-unfolded`: compare, train, bench, explain, pitfalls, workloads.
+"""The command line `fit-unfolded`: compare, train, launch, bench, explain, pitfalls, workloads.
 
 TensorFlow takes seconds to import: a command makes its quick checks first, and imports inside.
 """

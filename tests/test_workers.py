@@ -446,6 +446,17 @@ def test_unusable_options_of_compare(arguments, words, monkeypatch, capsys):
     assert words in capsys.readouterr().err
 
 
+def test_train_with_an_unusable_tf_config(monkeypatch, capsys):
+    monkeypatch.setenv("TF_CONFIG", "{cluster")
+    monkeypatch.setattr(sys, "argv", ["fit-unfolded", "train", "digits-mlp"])
+    with pytest.raises(SystemExit) as caught:
+        cli.main()
+    assert caught.value.code == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: TF_CONFIG is not JSON")
+    assert error.count("\n") == 1
+
+
 def test_a_backup_of_another_model(tmp_path):
     trainer = manual_loop.Trainer(plain())
     trainer.compile("sgd", "mse")
