@@ -25,7 +25,7 @@ from fit_unfolded import launch as launch_module
 from fit_unfolded.bars import PROGRESS
 from fit_unfolded.launch import cluster, free_addresses
 from manual_loop.backup import Backup
-from manual_loop.workers import meet, read_cluster
+from manual_loop.meeting import meet, read_cluster
 
 SCRIPT = Path(__file__).parent / "clusters.py"
 LAUNCH = [sys.executable, "-m", "fit_unfolded", "launch", "--workers", "2"]
