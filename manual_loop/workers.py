@@ -19,6 +19,7 @@ Keras's own `fit` does none of this: it fails under two workers (Keras 3.15).
 """
 
 import contextlib
+import faulthandler
 import json
 import os
 import re
@@ -38,6 +39,7 @@ from manual_loop.meeting import assert_alike, meet, read_cluster
 tree = keras.tree
 
 MEETING_SECONDS = 300  # to start all workers by hand
+START_SECONDS = 60  # for TensorFlow to connect them
 
 # These write files, or send what they would write: they run on the chief alone.
 WRITERS = (
@@ -91,7 +93,7 @@ def multi_worker_strategy(facts=None, seconds=MEETING_SECONDS):
         return None
     meet(cluster, facts or {}, seconds)
     terminate = signal.getsignal(signal.SIGTERM)
-    with exit_after(seconds, "error: TensorFlow did not reach all workers."):
+    with ended_after(START_SECONDS):  # one may have died since
         strategy = tf.distribute.MultiWorkerMirroredStrategy()
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, terminate)  # TensorFlow has made itself deaf to it
@@ -99,20 +101,16 @@ def multi_worker_strategy(facts=None, seconds=MEETING_SECONDS):
 
 
 @contextlib.contextmanager
-def exit_after(seconds, message):
-    """End the process when the block takes longer: nothing else ends a wait inside TensorFlow."""
+def ended_after(seconds):
+    """End the process, and show where it stands, when the block takes longer.
 
-    def end():
-        print(message, file=sys.stderr, flush=True)
-        os._exit(1)
-
-    timer = threading.Timer(seconds, end)
-    timer.daemon = True
-    timer.start()
+    While TensorFlow waits here, it lets no other Python thread run: only `faulthandler` can.
+    """
+    faulthandler.dump_traceback_later(seconds, exit=True, file=sys.__stderr__)
     try:
         yield
     finally:
-        timer.cancel()
+        faulthandler.cancel_dump_traceback_later()
 
 
 # Together: collective operations, which all workers must call alike ----------------------------

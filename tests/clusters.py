@@ -24,6 +24,7 @@ from parity import exact, fit
 
 import keras_fit
 import manual_loop
+from fit_unfolded import cli, launch
 from fit_unfolded.launch import cluster, free_addresses
 from manual_loop.backup import Backup
 from manual_loop.distribution import mirrored_strategy
@@ -109,7 +110,7 @@ def two(strategy, folder):
     found |= differences(strategy, trainer, me.place)
     found["plain"], _ = train(strategy, plain)
     found["blocks"], _ = train(strategy, plain, steps_per_execution=2)
-    found["files of data"] = from_files(strategy, folder)
+    found["files of data"], found["lines read"] = from_files(strategy, folder)
     return found
 
 
@@ -155,7 +156,7 @@ def from_files(strategy, folder):
     data = {"x": lines.map(parse).batch(8)}
     how = {"batch_size": None, "epochs": 9, "shuffle": False, "callbacks": stop}
     seen, _ = train(strategy, plain, data, **how)
-    return seen | {"read": sorted(set(read))}
+    return seen, set(read)
 
 
 def stop():
@@ -240,7 +241,50 @@ def references(strategy, folder):
     }
 
 
+# The command line ---------------------------------------------------------------------------
+
+
+class Forked:
+    """In the place of `subprocess.Popen`, for workers: TensorFlow is imported already."""
+
+    def __init__(self, command, *, stdout, env, **_):
+        self.returncode = None
+        self.pid = os.fork()
+        if self.pid == 0:
+            os.dup2(stdout.fileno(), 1)
+            os.dup2(stdout.fileno(), 2)
+            os.environ.clear()
+            os.environ.update(env)
+            _, _, _, *arguments = command  # python -m fit_unfolded
+            os._exit(command_line(*arguments))
+
+    def poll(self):
+        if self.returncode is None:
+            ended, status = os.waitpid(self.pid, os.WNOHANG)
+            self.returncode = os.waitstatus_to_exitcode(status) if ended else None
+        return self.returncode
+
+
+def command_line(*arguments):
+    sys.argv = ["fit-unfolded", *map(str, arguments)]
+    try:
+        cli.main()
+    except SystemExit as ended:
+        return ended.code or 0
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+
+
+def compare(strategy, folder):
+    launch.subprocess.Popen = Forked
+    tiny = ["--epochs", 1, "--batch-size", 256, "--output", folder / "out"]
+    status = command_line("compare", "digits-mlp", "--workers", 2, *tiny)
+    return {"status": status, "files": sorted(path.name for path in (folder / "out").iterdir())}
+
+
 CASES = {
+    "compare": (compare, 1),
     "two": (two, 2),
     "three": (three, 3),
     "die_worker": (die_worker, 2),
