@@ -1,8 +1,11 @@
-"""The command line `fit-unfolded`: compare, train, bench, explain, pitfalls, gpu-check, workloads.
+"""The command line `fit-unfolded`: compare, train, launch, bench, explain, pitfalls, gpu-check, ...
 
 TensorFlow takes seconds to import: a command makes its quick checks first, and imports inside.
 """
 
+import dataclasses
+import os
+import pickle
 import sys
 from dataclasses import dataclass
 from enum import StrEnum
@@ -56,6 +59,14 @@ Output = Annotated[
     Path | None, typer.Option(metavar="DIR", help="Where figures go; results/compare/WORKLOAD.")
 ]
 Record = Annotated[Path | None, typer.Option(metavar="DIR", help="Write train.json there.")]
+Backup = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="A .npz: back up every epoch, go on from a backup."),
+]
+Workers = Annotated[
+    int, typer.Option(min=1, help="Processes for the loop, on this machine; see `launch`.")
+]
+KeepRun = Annotated[Path | None, typer.Option(metavar="FILE", hidden=True)]
 Save = Annotated[Path | None, typer.Option(metavar="PATH", help="A .keras or .h5 file.")]
 
 
@@ -75,6 +86,7 @@ def compare(
     device: Device = "auto",
     memory_growth: MemoryGrowth = False,
     replicas: Replicas = 1,
+    workers: Workers = 1,
     data: DataFile = None,
     output: Output = None,
     steps_per_execution: Steps = None,
@@ -84,23 +96,38 @@ def compare(
 ) -> None:
     """Train WORKLOAD on both sides from one seed; show and write what differs, if anything does.
 
+    With --workers, the loop runs in so many processes, and fit, which cannot, in one, on so many
+    replicas.
+
     Exit status: 0 when nothing differs, 1 when something does, 2 for unusable input.
     """
     workloads.check(workload)
     compile_arguments = _compile_arguments(steps_per_execution, jit, eager)
-    if replicas > 1:
+    if workers > 1:
+        _check_workers(replicas, device, compile_arguments)
+    parts = max(replicas, workers)
+    if parts > 1:
         _check_fit_on_replicas(compile_arguments)
-    placed = device, memory_growth, replicas
+    placed = device, memory_growth, parts
     job = _prepare(workload, seed, placed, data, epochs, batch_size, compile_arguments)
+    if job.fit["batch_size"] % parts:
+        raise InputError(
+            f"--batch-size: Keras's own fit fails where {parts} parts of a batch have different "
+            f"sizes; take a multiple of {parts}, not {job.fit['batch_size']}."
+        )
     directory = writable_directory(output or Path("results/compare", workload), "--output")
-    if not _compare(job, directory, full):
+    if workers > 1:
+        match = _compare_workers(job, workers, data, directory, full)
+    else:
+        match = _compare(job, directory, full)
+    if not match:
         raise typer.Exit(1)
 
 
 @app.command()
 def train(
-    side: Annotated[Side, typer.Option(help="The side to train.")],
     workload: Name = "digits",
+    side: Annotated[Side, typer.Option(help="The side to train.")] = Side.manual_loop,
     epochs: Epochs = None,
     batch_size: BatchSize = None,
     seed: Seed = 0,
@@ -108,18 +135,73 @@ def train(
     memory_growth: MemoryGrowth = False,
     replicas: Replicas = 1,
     data: DataFile = None,
+    steps_per_execution: Steps = None,
     output: Record = None,
     save: Save = None,
+    backup: Backup = None,
+    keep_run: KeepRun = None,
     full: Full = False,
 ) -> None:
-    """Train WORKLOAD on one side, and save the model if asked."""
+    """Train WORKLOAD on one side, and save the model if asked.
+
+    With TF_CONFIG set, as one of several workers; the first of them writes and prints.
+    """
     workloads.check(workload)
     if save is not None:
         _check_save(save)
+    if backup is not None:
+        _check_backup(backup)
     placed = device, memory_growth, replicas
-    job = _prepare(workload, seed, placed, data, epochs, batch_size, {})
+    strategy = _meet_workers(
+        {
+            "WORKLOAD": workload,
+            "--side": side.value,
+            "--epochs": epochs,
+            "--batch-size": batch_size,
+            "--seed": seed,
+            "--steps-per-execution": steps_per_execution,
+            "--backup": backup is not None,
+        },
+        placed,
+    )
+    compile_arguments = _compile_arguments(steps_per_execution, None, False)
+    job = _prepare(workload, seed, placed, data, epochs, batch_size, compile_arguments)
     directory = None if output is None else writable_directory(output, "--output")
-    _train(job, side.value, save, directory, full)
+    run = _train(job, side.value, strategy, backup)
+    if strategy is not None:
+        job = dataclasses.replace(job, device=f"{job.device}, {_workers(strategy)} workers")
+    if keep_run is not None:
+        _keep_run(run, keep_run, strategy)
+    if _is_chief(strategy):
+        _show(job, run, save, directory, full)
+    else:
+        print("Trained. The chief shows and writes the results.")
+
+
+@app.command("launch")
+def launch_workers(
+    command: Annotated[
+        list[str], typer.Argument(metavar="-- train WORKLOAD ...", help="What each is to run.")
+    ],
+    workers: Annotated[int, typer.Option(min=1, help="How many.")] = 2,
+    logs: Annotated[Path, typer.Option(metavar="DIR", help="One log a worker.")] = Path(
+        "results/launch"
+    ),
+) -> None:
+    """Train with several workers on this machine, to try out a training on many.
+
+    When one fails, or on Ctrl-C, all are ended. Exit status: 0, or that of the first that failed.
+    """
+    from fit_unfolded.launch import launch
+
+    if command[0] != "train":
+        raise InputError(f"launch: only `train` can be launched, not `{command[0]}`.")
+    directory = writable_directory(logs, "--logs")
+    status = launch(command, workers, directory)
+    if status:
+        raise typer.Exit(status)
+    print((directory / "worker-0.log").read_text(encoding="utf-8"), end="")
+    print(f"Written: {directory}/worker-*.log")
 
 
 @app.command()
@@ -240,6 +322,9 @@ def main() -> None:
     except (InputError, NotImplementedError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
+    except ConnectionError as error:  # a worker is gone
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)
 
@@ -331,12 +416,27 @@ def _check_fit_on_replicas(compile_arguments: dict[str, Any]) -> None:
             )
 
 
+def _check_workers(replicas: int, device: str, compile_arguments: dict[str, Any]) -> None:
+    if replicas > 1:
+        raise InputError("--replicas: cannot go with --workers; leave one out.")
+    if compile_arguments:
+        raise InputError("--workers: the loop is run as a graph; leave out how to run a step.")
+    if device not in ("auto", "cpu"):
+        raise InputError("--workers: several workers of one machine train on its CPU.")
+
+
 def _check_save(path: Path) -> None:
     if path.suffix not in (".h5", ".keras"):
         raise InputError(f"--save: {path.name} must end in .keras or .h5.")
     if path.is_dir():
         raise InputError(f"--save: {path} is a directory; name a file.")
     writable_directory(path.parent, "--save")
+
+
+def _check_backup(path: Path) -> None:
+    if path.suffix != ".npz":
+        raise InputError(f"--backup: {path.name} must end in .npz.")
+    writable_directory(path.parent, "--backup")
 
 
 def _check_suite(peers: bool) -> None:
@@ -352,12 +452,11 @@ def _check_suite(peers: bool) -> None:
 
 def _compare(job: Job, directory: Path, full: bool) -> bool:
     """Runs both sides, prints the page, writes compare.json and compare.png; whether they match."""
-    from fit_unfolded import plot, report, results
+    from fit_unfolded import report
+    from fit_unfolded.bars import progress_bars
     from fit_unfolded.compare import SIDES
     from fit_unfolded.compare import compare as compare_runs
-    from fit_unfolded.files import replacing
     from fit_unfolded.measure import LossesDiffer
-    from fit_unfolded.progress import progress_bars
 
     with progress_bars() as bars:
         a, b = (_run(job, side, bars) for side in SIDES)
@@ -376,6 +475,57 @@ def _compare(job: Job, directory: Path, full: bool) -> bool:
     else:
         console.print(unmeasured, markup=False, highlight=False)
     report.print_verdict(console, comparison)
+    _write_comparison(job, directory, comparison, a, b, measurement)
+    console.print(f"Written: {directory}/compare.json, compare.png", markup=False, highlight=False)
+    return comparison.match
+
+
+def _compare_workers(
+    job: Job, workers: int, data: Path | None, directory: Path, full: bool
+) -> bool:
+    """As `_compare`, the loop on several workers and fit on as many replicas of one process."""
+    from fit_unfolded import launch, report
+    from fit_unfolded.bars import progress_bars
+    from fit_unfolded.compare import FirstReplica, apart
+    from fit_unfolded.compare import compare as compare_runs
+
+    arguments = ["train", job.workload.name, f"--seed={job.seed}", "--device=cpu"]
+    arguments += [f"--epochs={job.fit['epochs']}", f"--batch-size={job.fit['batch_size']}"]
+    arguments += [] if data is None else [f"--data={data}"]
+    runs = launch.train(arguments, workers, directory)
+    with progress_bars() as bars:
+        fit = _run(job, "keras_fit", bars, callbacks=[FirstReplica()])
+    job = dataclasses.replace(job, device=f"{workers} workers, CPU")
+    comparison = compare_runs(fit, runs[0])
+    others = [compare_runs(runs[0], run) for run in runs[1:]]
+    alike = all(other.match for other in others)
+    # with more than two, the order in which gradients are added up is another
+    tolerance = 0.0 if workers == 2 else launch.TOLERANCE
+    match = alike and apart(fit, runs[0]) <= tolerance
+
+    console = Console()
+    console.print(job.heading(), markup=False, highlight=False)
+    console.print(
+        f"Keras's own fit fails under several workers. Beside {workers} workers of the loop it "
+        f"trains in one process, on {workers} replicas: the same global batch.",
+        highlight=False,
+    )
+    report.print_epochs(console, [fit, runs[0]], full)
+    report.print_checks(console, comparison)
+    for place, other in enumerate(others, start=1):
+        console.print(f"Worker {place} against worker 0: {other.verdict}", highlight=False)
+    report.print_tolerance(console, comparison, apart(fit, runs[0]), tolerance, match)
+    _write_comparison(job, directory, comparison, fit, runs[0], None)
+    console.print(f"Written: {directory}/compare.json, compare.png", markup=False, highlight=False)
+    return match
+
+
+def _write_comparison(
+    job: Job, directory: Path, comparison: Any, a: Any, b: Any, measurement: Any
+) -> None:
+    """Writes compare.json and compare.png."""
+    from fit_unfolded import plot, results
+    from fit_unfolded.files import replacing
 
     results.write_json(
         directory / "compare.json",
@@ -390,8 +540,6 @@ def _compare(job: Job, directory: Path, full: bool) -> bool:
     with replacing(directory / "compare.png") as partial:
         title = f"{job.workload.name}, seed {job.seed}, {job.device}"
         plot.draw(partial, title, a, b, measurement)
-    console.print(f"Written: {directory}/compare.json, compare.png", markup=False, highlight=False)
-    return comparison.match
 
 
 def _explain(job: Job, full: bool, graph: bool, html: Path | None) -> bool:
@@ -417,12 +565,65 @@ def _explain(job: Job, full: bool, graph: bool, html: Path | None) -> bool:
     return explanation.difference is None
 
 
-def _train(job: Job, side: str, save: Path | None, directory: Path | None, full: bool) -> None:
-    from fit_unfolded import report, results
-    from fit_unfolded.progress import progress_bars
+def _meet_workers(facts: dict[str, Any], placed: tuple[str, bool, int]) -> Any:
+    """The strategy of the workers that TF_CONFIG names, once all are there; None without it.
 
+    Args:
+        facts: options that must be alike on all workers.
+    """
+    if "TF_CONFIG" not in os.environ:
+        return None
+    if facts["--side"] != Side.manual_loop:
+        raise InputError("--side: Keras's own fit fails under several workers; take manual_loop.")
+    import_tensorflow()
+    from fit_unfolded.device import use
+    from manual_loop.workers import multi_worker_strategy
+
+    use(*placed)
+    try:
+        return multi_worker_strategy(facts)
+    except ValueError as error:
+        raise InputError(str(error)) from error
+
+
+def _is_chief(strategy: Any) -> bool:
+    from manual_loop.workers import cluster_of
+
+    cluster = cluster_of(strategy)
+    return cluster is None or cluster.is_chief
+
+
+def _workers(strategy: Any) -> int:
+    from manual_loop.workers import cluster_of
+
+    cluster = cluster_of(strategy)
+    return 1 if cluster is None else len(cluster.addresses)
+
+
+def _train(job: Job, side: str, strategy: Any, backup: Path | None) -> Any:
+    from fit_unfolded.bars import progress_bars
+
+    callbacks = []
+    if backup is not None:
+        from manual_loop.backup import Backup
+
+        callbacks.append(Backup(backup))
     with progress_bars() as bars:
-        run = _run(job, side, bars)
+        return _run(job, side, bars, strategy, callbacks)
+
+
+def _keep_run(run: Any, path: Path, strategy: Any) -> None:
+    """Writes what `compare` looks at to `path`, to which the worker's place is added."""
+    from fit_unfolded.files import replacing
+    from manual_loop.workers import cluster_of
+
+    with replacing(path.with_name(f"{path.name}-{cluster_of(strategy).place}")) as partial:
+        partial.write_bytes(pickle.dumps(dataclasses.replace(run, trainer=None)))
+
+
+def _show(job: Job, run: Any, save: Path | None, directory: Path | None, full: bool) -> None:
+    from fit_unfolded import report, results
+
     console = Console()
     console.print(job.heading(), markup=False, highlight=False)
     report.print_epochs(console, [run], full)
@@ -431,18 +632,24 @@ def _train(job: Job, side: str, save: Path | None, directory: Path | None, full:
         run.trainer.save(save)
         console.print(f"Saved: {save}", markup=False, highlight=False)
     if directory is not None:
-        figures = job.figures() | results.circumstances() | {"side": side}
+        figures = job.figures() | results.circumstances() | {"side": run.side}
         results.write_json(directory / "train.json", figures | results.run_figures(run))
         console.print(f"Written: {directory}/train.json", markup=False, highlight=False)
 
 
-def _run(job: Job, side: str, bars: Any) -> Any:
+def _run(job: Job, side: str, bars: Any, strategy: Any = None, callbacks: Any = ()) -> Any:
     from fit_unfolded.compare import train as train_side
-    from fit_unfolded.progress import EpochProgress
+    from fit_unfolded.progress import PROGRESS, EpochProgress, EpochReport
+    from manual_loop.distribution import mirrored_strategy
 
-    watcher = EpochProgress(bars, side, job.fit["epochs"])
-    arguments = job.workload, job.data, job.seed, job.fit, job.compile, [watcher]
-    return train_side(side, *arguments, replicas=job.replicas)
+    if strategy is None and job.replicas > 1:
+        strategy = mirrored_strategy(job.replicas)
+    epochs = job.fit["epochs"]
+    watchers = [EpochProgress(bars, side, epochs), *callbacks]
+    if PROGRESS in os.environ:
+        watchers.append(EpochReport(epochs))
+    arguments = (job.workload, job.data, job.seed, job.fit, job.compile, watchers)
+    return train_side(side, *arguments, strategy=strategy)
 
 
 def _measure(job: Job, runs: list[Any], bars: Any) -> Any:

@@ -14,7 +14,6 @@ import manual_loop
 from fit_unfolded.record import Call, Recorder
 from fit_unfolded.ulp import distance, log_distance
 from fit_unfolded.workloads import Data, Workload
-from manual_loop.distribution import mirrored_strategy
 
 TRAINERS: dict[str, Any] = {"keras_fit": keras_fit.Trainer, "manual_loop": manual_loop.Trainer}
 SIDES = tuple(TRAINERS)
@@ -53,7 +52,7 @@ def train(
     fit_arguments: dict[str, Any] | None = None,
     compile_arguments: dict[str, Any] | None = None,
     callbacks: Iterable[keras.callbacks.Callback] = (),
-    replicas: int = 1,
+    strategy: Any = None,
 ) -> Run:
     """Trains `workload` on one side from `seed`, then evaluates and predicts the test part.
 
@@ -63,13 +62,13 @@ def train(
         seed: set before the model is built and again before fit.
         fit_arguments, compile_arguments: placed over the workload's own.
         callbacks: besides the recorder; both sides should get the same ones.
-        replicas: how many devices share a batch; see `manual_loop.distribution`.
+        strategy: a `tf.distribute.Strategy` to train under; None for one device.
     """
     keras.utils.set_random_seed(seed)
-    with nullcontext() if replicas == 1 else mirrored_strategy(replicas).scope():
-        model = workload.build()
-        trainer = TRAINERS[side](model)
+    with strategy.scope() if strategy else nullcontext():
+        trainer = TRAINERS[side](workload.build())
         trainer.compile(**workload.compile() | (compile_arguments or {}))
+    model = trainer.model
 
     recorder = Recorder()
     keras.utils.set_random_seed(seed)
@@ -89,6 +88,26 @@ def train(
         evaluate=trainer.evaluate(data.x_test, data.y_test, return_dict=True, **test),
         predict=trainer.predict(data.x_test, **test),
     )
+
+
+class FirstReplica(keras.callbacks.Callback):
+    """After training, gives all replicas what the first holds for itself, as workers do."""
+
+    def on_train_end(self, logs=None):
+        for variable in self.model.variables:
+            variable.assign(variable.value)
+
+
+def apart(a: Run, b: Run) -> float:
+    """The largest absolute difference of two runs: of history, variables and evaluation."""
+    pairs = [
+        *_nested_pairs("history", a.history, b.history),
+        *_variable_pairs(a.weights, b.weights),
+        *_variable_pairs(a.optimizer, b.optimizer),
+        *_nested_pairs("evaluate", a.evaluate, b.evaluate),
+        *_nested_pairs("predict", a.predict, b.predict),
+    ]
+    return max(float(np.max(np.abs(np.subtract(pair.a, pair.b)), initial=0)) for pair in pairs)
 
 
 def _values(variables) -> list[tuple[str, np.ndarray]]:

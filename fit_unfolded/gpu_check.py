@@ -17,13 +17,13 @@ import numpy as np
 import tensorflow as tf
 
 from fit_unfolded import workloads
+from fit_unfolded.bars import progress_bars
 from fit_unfolded.bench import run as bench
 from fit_unfolded.bench.cases import precision
 from fit_unfolded.bench.environment import environment
 from fit_unfolded.bench.report import table
 from fit_unfolded.compare import TRAINERS, Comparison, Run, compare, train
 from fit_unfolded.files import replacing
-from fit_unfolded.progress import progress_bars
 from fit_unfolded.workloads import Data, Workload
 
 SEED = 0

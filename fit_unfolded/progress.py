@@ -1,31 +1,12 @@
-"""Live progress on standard error while both sides train; nothing where that is no terminal."""
+"""Callbacks that show how far a training is."""
+
+import json
+import os
 
 import keras
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    ProgressColumn,
-    TextColumn,
-    TimeElapsedColumn,
-)
+from rich.progress import Progress
 
-
-def progress_bars(*more: ProgressColumn) -> Progress:
-    """Bars that vanish when their `with` block ends, with `more` columns on the right."""
-    console = Console(stderr=True)
-    return Progress(
-        TextColumn("{task.description:<12}"),
-        BarColumn(bar_width=30),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[note]}"),
-        TimeElapsedColumn(),
-        *more,
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
-    )
+from fit_unfolded.bars import PROGRESS
 
 
 class EpochProgress(keras.callbacks.Callback):
@@ -38,3 +19,16 @@ class EpochProgress(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         self.bars.update(self.task, advance=1, note=f"loss {logs['loss']:.4g}")
+
+
+class EpochReport(keras.callbacks.Callback):
+    """Writes what a bar shall show to the pipe that `PROGRESS` numbers, a line of JSON an epoch."""
+
+    def __init__(self, epochs: int):
+        super().__init__()
+        self.pipe = int(os.environ[PROGRESS])
+        self.epochs = epochs
+
+    def on_epoch_end(self, epoch, logs=None):
+        figures = {"completed": epoch + 1, "total": self.epochs, "note": f"loss {logs['loss']:.4g}"}
+        os.write(self.pipe, (json.dumps(figures) + "\n").encode())

@@ -81,6 +81,23 @@ def print_verdict(console: Console, comparison: Comparison) -> None:
     console.print(comparison.verdict, style=style, markup=False, highlight=False)
 
 
+def print_tolerance(
+    console: Console, comparison: Comparison, apart: float, tolerance: float, match: bool
+) -> None:
+    """The verdict where a tolerance is stated: 0 is none."""
+    if tolerance == 0 or not match:
+        print_verdict(console, comparison)
+        if comparison.match and not match:
+            console.print("MISMATCH: the workers differ.", style="bold red")
+        return
+    console.print(
+        f"MATCH: history, variables, evaluate and predict are at most {apart:.1g} apart; the "
+        f"stated tolerance is {tolerance:g}.",
+        style="bold green",
+        highlight=False,
+    )
+
+
 def plain_table(headers: list[str], rows: list[list[str]]) -> Table:
     """A table whose first column is text, and whose others are figures."""
     table = _table(*headers)

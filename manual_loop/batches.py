@@ -10,6 +10,7 @@ import warnings
 import keras
 import tensorflow as tf
 
+from manual_loop import workers
 from manual_loop.arrays import array_source, is_array
 from manual_loop.distribution import spread
 from manual_loop.streams import stream_source
@@ -62,6 +63,7 @@ class Epochs:
             resident=strategy is None,
         )
         self._batches = self._source.batches
+        self._strategy = strategy
         if strategy is not None:
             self._batches = spread(strategy, self._batches, self._source.batch_size)
         # fit builds the model from a first batch then; where data are shuffled anew for every
@@ -127,6 +129,7 @@ class Epochs:
     def __exit__(self, kind, error, traceback):
         """The data ended inside the block: keep what is known now, say so, and go on."""
         if kind is None or not issubclass(kind, (StopIteration, tf.errors.OutOfRangeError)):
+            workers.raise_if_lost(self._strategy, error)
             return False
         if self._steps is None:
             self._steps = self._steps_seen

@@ -27,6 +27,7 @@ import functools
 import keras
 import tensorflow as tf
 
+from manual_loop import workers
 from manual_loop.desks import graph
 from manual_loop.execution import (
     StepFunction,
@@ -142,6 +143,8 @@ def train_on_replicas(strategy, model, optimizer, objective, metrics, *, jit_com
         **how: as in `StepFunction`.
     """
     step = step_in_two(model, optimizer, objective, metrics, jit_compile)
+    if workers.cluster_of(strategy):
+        step = workers.mean_of_all(step)
     return StepFunction(on_replicas(strategy, step, mean), jit_compile=False, **how)
 
 
@@ -150,8 +153,10 @@ def test_on_replicas(strategy, step, *, jit_compile, **how):
 
     Args: as in `train_on_replicas`; `step` is `data -> logs` on one replica.
     """
-    step = on_replicas(strategy, compiled(step) if jit_compile else step, mean)
-    return StepFunction(step, jit_compile=False, **how)
+    step = compiled(step) if jit_compile else step
+    if workers.cluster_of(strategy):
+        step = workers.mean_of_all(step)
+    return StepFunction(on_replicas(strategy, step, mean), jit_compile=False, **how)
 
 
 def predict_on_replicas(strategy, step, *, jit_compile, **how):
@@ -160,7 +165,10 @@ def predict_on_replicas(strategy, step, *, jit_compile, **how):
     Args: as in `train_on_replicas`; `step` is `data -> outputs` on one replica.
     """
     step = compiled(step) if jit_compile else step
-    step = on_replicas(strategy, step, lambda outputs: concatenate(*outputs))
+    if workers.cluster_of(strategy):
+        step = on_replicas(strategy, workers.outputs_of_all(step), lambda outputs: outputs[0])
+    else:
+        step = on_replicas(strategy, step, lambda outputs: concatenate(*outputs))
     return make_predict_function(step, jit_compile=False, **how)
 
 

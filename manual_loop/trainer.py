@@ -11,7 +11,7 @@ import warnings
 import keras
 import tensorflow as tf
 
-from manual_loop import distribution, saving
+from manual_loop import distribution, saving, workers
 from manual_loop.arrays import split
 from manual_loop.batches import Epochs, take
 from manual_loop.execution import StepFunction, concatenate_all, make_predict_function
@@ -202,6 +202,24 @@ class Trainer:
             validation_batch_size=validation_batch_size,
             steps_per_execution=model.steps_per_execution,
         )
+        workers.agree(
+            self._strategy,
+            lambda: workers.facts_of(
+                "fit",
+                model,
+                (x, y, sample_weight, validation_data),
+                batch_size=batch_size,
+                epochs=epochs,
+                shuffle=shuffle,
+                validation_split=validation_split,
+                class_weight=class_weight,
+                initial_epoch=initial_epoch,
+                steps_per_epoch=steps_per_epoch,
+                validation_steps=validation_steps,
+                validation_batch_size=validation_batch_size,
+                validation_freq=validation_freq,
+            ),
+        )
         limit = keras.config.max_epochs()
         if limit and limit < epochs:
             warnings.warn(f"Limiting epochs to {limit}", stacklevel=2)
@@ -230,11 +248,13 @@ class Trainer:
         callbacks = self._callback_list(
             callbacks, verbose, epochs=epochs, steps=batches.steps, add_history=True
         )
-        if any(hasattr(callback, "monitor") for callback in callbacks.callbacks):
+        monitored = any(hasattr(callback, "monitor") for callback in callbacks.callbacks)
+        if monitored or workers.cluster_of(self._strategy):  # all workers make the same variables
             with model.distribute_strategy.scope():
                 self._metrics.announce()
         model.stop_training = False
         callbacks.on_train_begin()
+        workers.follow_chief(self._strategy, model, self.optimizer)
         watched = any(map(watches_batches, callbacks.callbacks))
         logs = {}
         epoch_logs = None
@@ -277,6 +297,7 @@ class Trainer:
         self._test_function.release()
         if epochs > 0:  # an optimizer with `use_ema` now writes its averages into the weights
             self.optimizer.finalize_variable_values(model.trainable_weights)
+        workers.follow_chief(self._strategy, model, self.optimizer)
         callbacks.on_train_end(logs=epoch_logs)
         return model.history
 
@@ -299,6 +320,12 @@ class Trainer:
         self._assert_compiled("evaluate")
         assert_integers(batch_size=batch_size, steps=steps)
         model = self.model
+        workers.agree(
+            self._strategy,
+            lambda: workers.facts_of(
+                "evaluate", model, (x, y, sample_weight), batch_size=batch_size, steps=steps
+            ),
+        )
         batches = Epochs(
             x,
             y,
@@ -347,8 +374,12 @@ class Trainer:
         step = functools.partial(predict_step, model)
         strategy = distribution.strategy_of(model)
         block = model.steps_per_execution
+        workers.agree(
+            strategy,
+            lambda: workers.facts_of("predict", model, x, batch_size=batch_size, steps=steps),
+        )
         batches = Epochs(
-            x,
+            x if workers.cluster_of(strategy) is None else workers.in_order(x),
             batch_size=batch_size,
             steps_per_epoch=steps,
             steps_per_execution=block,
@@ -399,6 +430,7 @@ class Trainer:
         """Keras's own container: it adds History and the progress bar and turns logs to floats."""
         if isinstance(callbacks, keras.callbacks.CallbackList):
             return callbacks
+        callbacks = workers.callbacks_of(self._strategy, callbacks)
         return keras.callbacks.CallbackList(
             callbacks,
             add_history=add_history,
@@ -415,7 +447,8 @@ class Trainer:
         The metrics and not the last logs: they are read outside the graph, as fit does, and XLA
         may round a division in its last bit (`Trainer._get_metrics_result_or_logs`).
         """
-        results = self._metrics.result()
+        with workers.naming_the_lost(self._strategy):
+            results = self._metrics.result()
         return results if set(logs) == set(results) else logs
 
 

@@ -31,6 +31,7 @@ TITLES = {
     "callback": "Callbacks",
     "precision": "Precision",
     "replicas": "Replicas (`tf.distribute.MirroredStrategy`)",
+    "workers": "Workers (`tf.distribute.MultiWorkerMirroredStrategy`)",
     "save": "Saving",
     "tracing": "Tracing",
     "errors": "Wrong calls",

@@ -154,7 +154,6 @@ def test_workloads_are_listed_without_tensorflow():
         (["compare", "--replicas", "2", "--jit"], "--jit: Keras's own fit fails with it on sever"),
         (["compare", "--replicas", "2", "--steps-per-execution", "2"], "--steps-per-execution: "),
         (["compare", "--bogus"], "--bogus"),
-        (["train"], "'--side'"),
         (["train", "--side", "torch"], "'--side'"),
         (["train", "--side", "keras_fit", "--save", "model.pt"], "must end in .keras or .h5"),
         (["train", "--side", "keras_fit", "--save", "{file}/m.h5"], "--save: cannot write to"),

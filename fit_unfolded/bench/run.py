@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.progress import TimeRemainingColumn
 
 from fit_unfolded import results
+from fit_unfolded.bars import progress_bars
 from fit_unfolded.bench import cases
 from fit_unfolded.bench.environment import environment, machine_name
 from fit_unfolded.bench.record import record
@@ -17,7 +18,6 @@ from fit_unfolded.bench.report import BENCH, PEERS, write_report
 from fit_unfolded.errors import InputError
 from fit_unfolded.files import replacing
 from fit_unfolded.measure import LossesDiffer, Ratio
-from fit_unfolded.progress import progress_bars
 from fit_unfolded.report import plain_table
 
 SUITE = Path(__file__).parents[2] / "benchmarks"

@@ -4,10 +4,10 @@ from pathlib import Path
 
 from rich.console import Console
 
+from fit_unfolded.bars import progress_bars
 from fit_unfolded.files import replacing
 from fit_unfolded.pitfalls import get, names, page, plot
 from fit_unfolded.pitfalls.experiment import measure
-from fit_unfolded.progress import progress_bars
 
 RUNS = 3  # fit, right loop, wrong loop
 

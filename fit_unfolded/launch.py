@@ -1,0 +1,182 @@
+"""`fit-unfolded launch`: several workers on this machine, to try out a training on many.
+
+Each worker is a process of its own, with its own `TF_CONFIG` and its own log; they talk over the
+loopback. When one fails, or on Ctrl-C, all are ended.
+"""
+
+import json
+import os
+import pickle
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Event
+from typing import Any
+
+from fit_unfolded.bars import PROGRESS, progress_bars
+
+# With three workers or more, whose gradients may be added up in another order than those of three
+# replicas: the largest difference allowed in any value. (Measured with three: 0.)
+TOLERANCE = 1e-5
+END_SECONDS = 5.0  # between asking a worker to end and making it
+TAIL = 15  # lines of a failed worker's log that are shown
+
+
+@dataclass
+class Worker:
+    """One process, and where what it prints goes."""
+
+    name: str
+    process: subprocess.Popen
+    log: Path
+
+
+def launch(arguments: list[str], count: int, logs: Path) -> int:
+    """Runs `fit-unfolded ARGUMENTS` as `count` workers, and shows how far the chief is.
+
+    Args:
+        arguments: of the command line, from the command's name on.
+        count: of workers.
+        logs: a directory; `worker-0.log` is the chief's.
+
+    Returns:
+        0 when all ended well, else the status of the first that failed.
+    """
+    read, write = os.pipe()
+    with ExitStack() as stack:
+        stack.callback(os.close, read)
+        os.set_blocking(read, False)
+        asked_to_end = stack.enter_context(_interruption())
+        workers = stack.enter_context(_started(arguments, count, logs, write))
+        failed = _watch(workers, read, asked_to_end)
+    if failed is None:
+        return 0
+    status = failed.process.returncode
+    how = f"signal {signal.Signals(-status).name}" if status < 0 else f"exit status {status}"
+    print(f"error: {failed.name} ended with {how}; see {failed.log}.", file=sys.stderr)
+    lines = failed.log.read_text(encoding="utf-8", errors="replace").splitlines()
+    print(*lines[-TAIL:], sep="\n", file=sys.stderr)
+    return status if status > 0 else 1
+
+
+def train(arguments: list[str], count: int, logs: Path) -> list[Any]:
+    """Runs `fit-unfolded train` as `count` workers.
+
+    Args: as in `launch`.
+
+    Returns:
+        The `compare.Run` of each worker, without its trainer.
+
+    Raises:
+        ConnectionError: a worker failed.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        run = Path(folder, "run")
+        if launch([*arguments, f"--keep-run={run}"], count, logs):
+            raise ConnectionError("the workers did not come to their end, so nothing is compared.")
+        return [pickle.loads(Path(f"{run}-{index}").read_bytes()) for index in range(count)]
+
+
+def cluster(addresses: list[str], index: int) -> str:
+    """`TF_CONFIG` of one worker."""
+    task = {"type": "worker", "index": index}
+    return json.dumps({"cluster": {"worker": addresses}, "task": task})
+
+
+def free_addresses(count: int) -> list[str]:
+    """Addresses on the loopback at which nothing listens."""
+    servers = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    addresses = [server.getsockname() for server in servers]
+    for server in servers:
+        server.close()
+    return [f"{host}:{port}" for host, port in addresses]
+
+
+@contextmanager
+def _started(arguments: list[str], count: int, logs: Path, progress: int) -> Iterator[list[Worker]]:
+    """All workers, which are ended with the block; the chief writes its `progress` to a pipe."""
+    addresses = free_addresses(count)
+    workers: list[Worker] = []
+    try:
+        for index in range(count):
+            log = logs / f"worker-{index}.log"
+            environment = os.environ | {"TF_CONFIG": cluster(addresses, index)}
+            if index == 0:
+                environment[PROGRESS] = str(progress)
+            with log.open("wb") as file:
+                process = subprocess.Popen(
+                    [sys.executable, "-m", "fit_unfolded", *arguments],
+                    stdin=subprocess.DEVNULL,
+                    stdout=file,
+                    stderr=subprocess.STDOUT,
+                    env=environment,
+                    pass_fds=[progress] if index == 0 else [],
+                    start_new_session=True,  # Ctrl-C comes to this process alone
+                )
+            workers.append(Worker(f"worker {index}", process, log))
+        os.close(progress)
+        yield workers
+    finally:
+        _end([worker.process for worker in workers])
+
+
+def _watch(workers: list[Worker], progress: int, asked_to_end: Event) -> Worker | None:
+    """Waits until all have ended well, or one has failed, which is returned.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C, or SIGTERM.
+    """
+    with progress_bars() as bars:
+        task = bars.add_task(f"{len(workers)} workers", total=None, note="")
+        while True:
+            for line in _lines(progress):
+                bars.update(task, **json.loads(line))
+            ended = [worker for worker in workers if worker.process.poll() is not None]
+            for worker in ended:
+                if worker.process.returncode != 0:
+                    return worker
+            if len(ended) == len(workers):
+                return None
+            if asked_to_end.wait(0.05):
+                raise KeyboardInterrupt
+
+
+def _lines(pipe: int) -> list[str]:
+    """What was written to a pipe since the last look; a line is written as a whole."""
+    try:
+        return os.read(pipe, 2**16).decode().splitlines()
+    except BlockingIOError:
+        return []
+
+
+def _end(processes: list[subprocess.Popen]) -> None:
+    """Asks those that run to end, and makes them after a while."""
+    running = [process for process in processes if process.poll() is None]
+    for process in running:
+        process.terminate()
+    deadline = time.monotonic() + END_SECONDS
+    for process in running:
+        try:
+            process.wait(max(0.0, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+@contextmanager
+def _interruption() -> Iterator[Event]:
+    """An event that Ctrl-C and SIGTERM set, so that neither comes while a worker is started."""
+    asked = Event()
+    before = {n: signal.signal(n, lambda *_: asked.set()) for n in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
