@@ -86,7 +86,7 @@ class Mutant:
         self.line = changed[0][1] + 1 if changed else 0
         self.before = [line.strip() for _, a, b, _, _ in changed for line in before[a:b]]
         self.after = [line.strip() for _, _, _, a, b in changed for line in after[a:b]]
-        self.function, self.function_lines, self.statement_lines = around(tree.code, self.line)
+        self.function, self.statement_lines, self.on_import = around(tree.code, self.line)
         self.key = hashlib.sha256(f"{module}\n{self.source}".encode()).hexdigest()[:16]
 
     def described(self):
@@ -125,14 +125,15 @@ def sample(count, seed):
 
 
 def around(source, line):
-    """What a line lies in: the name of the function, the lines of it, those of the statement.
+    """What a line lies in: the name of the function, the lines of the statement, and whether that
+    runs on import.
 
     A function has the name of its class in front; outside all functions it is "".
     """
-    name, function, statement = "", range(0), range(line, line + 1)
+    name, statement, on_import = "", range(line, line + 1), True
 
     def walk(node, names):
-        nonlocal name, function, statement
+        nonlocal name, statement, on_import
         for child in ast.iter_child_nodes(node):
             if not isinstance(child, ast.stmt):
                 walk(child, names)
@@ -141,12 +142,12 @@ def around(source, line):
                 statement = range(child.lineno, max(child.lineno, last) + 1)
                 if isinstance(child, ast.FunctionDef):
                     name = ".".join([*names, child.name])
-                    function = range(child.lineno, child.end_lineno + 1)
                 inside = isinstance(child, ast.FunctionDef | ast.ClassDef)
+                on_import = inside or not name
                 walk(child, [*names, child.name] if inside else names)
 
     walk(ast.parse(source), [])
-    return name, function, statement
+    return name, statement, on_import
 
 
 class Mutated(importlib.abc.MetaPathFinder, importlib.machinery.SourceFileLoader):
@@ -340,11 +341,10 @@ def trial(mutant, limits, tell):
 def tests_for(mutant, tests, met, kills, seconds):
     """dict: test that reaches the mutant's statement -> its cost in seconds, in the best order.
 
-    A statement that no test reaches by itself (the head of a function runs on import) is tested by
-    those that reach its function; one outside all functions by all. Of each test function the
-    quickest case is chosen first, then its second quickest, and so on, until the seconds are used
-    up. The few that killed most run first; then file by file, so that what the tests of a file
-    share is made once.
+    One that runs on import, such as the head of a function, meets all tests. Quick tests are chosen
+    first, and few of each test function before more of it, until the seconds are used up. Those
+    that killed most run first; then file by file, so that what the tests of a file share is made
+    once.
 
     Args:
         mutant: the `Mutant`.
@@ -356,12 +356,12 @@ def tests_for(mutant, tests, met, kills, seconds):
     Returns:
         That dict, and how many tests were left out.
     """
-    lines = {test: {*found["reaches"][mutant.module]} for test, found in tests.items()}
-    near = [test for test in tests if lines[test] & {*mutant.statement_lines}]
-    if not near:
-        around = {*mutant.function_lines}
-        near = [test for test in tests if not mutant.function or lines[test] & around]
-    near = [test for test in near if test not in met]
+    statement = {*mutant.statement_lines}
+    near = [
+        test
+        for test, found in tests.items()
+        if (mutant.on_import or statement & {*found["reaches"][mutant.module]}) and test not in met
+    ]
     cost = {test: tests[test]["seconds"] for test in near}
     turn, turns = {}, collections.Counter()
     for test in sorted(near, key=cost.get):
@@ -370,7 +370,7 @@ def tests_for(mutant, tests, met, kills, seconds):
         turn[test] = turns[function]
     best = sorted(near, key=lambda test: -kills[test] / (0.3 + cost[test]))[:5]
     chosen = []
-    for test in sorted(near, key=lambda t: (t not in best, turn[t], cost[t])):
+    for test in sorted(near, key=lambda t: (t not in best, turn[t] * cost[t])):
         if cost[test] < seconds:
             seconds -= cost[test]
             chosen.append(test)

@@ -1,5 +1,7 @@
 """Every kind of model and layer, and what models may carry along."""
 
+import collections
+
 import keras
 import pytest
 from cases import CLASSES, SEQUENCES, SPARSE, VALUE, X, Y, compile_with, functional, mlp, plain
@@ -35,6 +37,11 @@ class WithTraining(Subclassed):
         return self.out(h)
 
 
+class TrainsByDefault(WithTraining):
+    def call(self, x, training=True):
+        return super().call(x, training=training)
+
+
 class NamedOutputs(Subclassed):
     def call(self, x):
         h = self.hidden(x)
@@ -44,6 +51,17 @@ class NamedOutputs(Subclassed):
 class PairOfOutputs(NamedOutputs):
     def call(self, x):
         return tuple(super().call(x).values())
+
+
+class OrderedOutputs(NamedOutputs):
+    def call(self, x):
+        outputs = super().call(x)
+        return collections.OrderedDict(size=outputs["size"], klass=outputs["klass"])
+
+
+class NotInOrder(OrderedOutputs):
+    def call(self, x):
+        return dict(super().call(x))
 
 
 class Nested(NamedOutputs):
@@ -166,6 +184,20 @@ MODELS = [
         metrics={"klass": ["acc"]},
     ),
     case(
+        "subclassed, a dict of outputs not by the alphabet",
+        NotInOrder,
+        BOTH,
+        loss={"klass": SPARSE, "size": "mse"},
+        metrics={"klass": ["acc"], "size": ["mae"]},
+    ),
+    case(
+        "subclassed, an ordered dict of outputs",
+        OrderedOutputs,
+        {"x": X, "y": collections.OrderedDict(size=VALUE, klass=Y)},
+        loss=collections.OrderedDict(size="mse", klass=SPARSE),
+        metrics={"klass": ["acc"], "size": ["mae"]},
+    ),
+    case(
         "subclassed, a tuple of outputs",
         PairOfOutputs,
         {"x": X, "y": (Y, VALUE)},
@@ -200,6 +232,11 @@ MODELS = [
 @pytest.mark.parametrize(("build", "data", "compile"), MODELS)
 def test_each_kind_of_model(build, data, compile):
     assert_parity(build, compile_with(run_eagerly=True, **compile), data, then=fit, **SHORT)
+
+
+@covers("model: subclassed, `call(x, training)`")
+def test_a_model_that_trains_by_default_does_not_in_evaluate():
+    assert_parity(TrainsByDefault, compile_with(run_eagerly=True), CLASSES, **SHORT)
 
 
 @covers("model: layers with metrics and counters", "model: masks in the loss and the metrics")
