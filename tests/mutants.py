@@ -370,7 +370,7 @@ def tests_for(mutant, tests, met, kills, seconds):
         turn[test] = turns[function]
     best = sorted(near, key=lambda test: -kills[test] / (0.3 + cost[test]))[:5]
     chosen = []
-    for test in sorted(near, key=lambda t: (t not in best, turn[t] * cost[t])):
+    for test in sorted(near, key=lambda t: (t not in best, turn[t] ** 0.5 * cost[t])):
         if cost[test] < seconds:
             seconds -= cost[test]
             chosen.append(test)

@@ -47,6 +47,12 @@ class TwoOfOne(keras.Model):
         return self.klass(x), self.value(x)
 
 
+def outputs_in_outputs():
+    model = two_outputs()
+    klass, value = model.outputs
+    return keras.Model(model.inputs, {"klass": klass, "rest": [value]})
+
+
 def without_names():
     model = TwoOfOne()
     model(X)
@@ -124,6 +130,12 @@ COMPILE = [
     row("No loss", build=two_named, **DICTS, compile={"loss": {"klass": None, "value": None}}),
     row("`loss`", build=two_named, **DICTS, compile={"loss": {"nope": "mse"}}),
     row("`loss`", build=two_outputs, y=[Y, VALUE], compile={"loss": [SPARSE, "mse", "mae"]}),
+    row(
+        r"`loss` has an entry at \('rest',\) that",
+        build=outputs_in_outputs,
+        y={"klass": Y, "rest": [VALUE]},
+        compile={"loss": {"klass": SPARSE, "rest": {"value": "mse"}}},
+    ),
     row(
         "`loss_weights` must match the number of losses: 2 losses and 3 weights",
         build=two_outputs,

@@ -296,6 +296,19 @@ def test_what_callbacks_see_of_the_model(pair):
     pair.assert_parity(script=script)
 
 
+@covers("callback: EarlyStopping")
+def test_the_metrics_are_put_where_a_callback_asks_and_there_alone(pair):
+    def script(trainer):
+        asks = callbacks.EarlyStopping("acc", patience=9)
+        for used in ([], [asks]):
+            trainer.fit(X, Y, batch_size=8, verbose=0, callbacks=used)
+            yield [m.name for kept in trainer.model.metrics for m in getattr(kept, "metrics", ())]
+
+    _, loop = pair.restarted()
+    loop.compile("sgd", SPARSE, metrics=["acc"])
+    assert list(script(loop)) == [[], ["acc"]]
+
+
 def test_which_callbacks_watch_batches():
     """Where none does, the logs of a batch are handed to nobody."""
     assert not watches_batches(callbacks.Callback())

@@ -187,6 +187,30 @@ def test_a_dict_of_outputs(data, arguments):
     assert_parity(two_named, lambda: compile_with(**new(arguments))(), data, **SHORT)
 
 
+@covers("compile: loss")
+def test_losses_that_compare_all_outputs_at_once():
+    def build():
+        x = keras.Input([8])
+        return keras.Model(x, [keras.layers.Dense(1, name=name)(x) for name in ("a", "b")])
+
+    compile = compile_with(**EAGER, loss=("mse", "mae", "mse"), metrics=None)
+    data = {"x": X, "y": [VALUE, 2 * VALUE]}
+    seen = assert_parity(build, compile, data, then=fit, **SHORT)
+    assert "a_b_loss" in seen["history"]
+
+
+@covers("compile: loss", "compile: metrics")
+@pytest.mark.parametrize(("first", "later"), [([Y], [Y, VALUE]), ([Y, VALUE], [Y])])
+def test_labels_in_other_containers_in_a_later_call(first, later):
+    def script(Trainer):
+        trainer = Trainer(two_outputs())
+        trainer.compile("sgd", (SPARSE, None), metrics=["acc", "mae"], run_eagerly=True)
+        trained = fit(trainer, {"x": X, "y": first}, **SHORT)
+        return {"trained": trained, "evaluated": trainer.evaluate(X, later, verbose=0)}
+
+    assert_parity(script=script)
+
+
 @covers("compile: loss", "compile: metrics")
 @pytest.mark.parametrize("container", [list, dict])
 def test_labels_alone_for_one_output_in_a_container(container):

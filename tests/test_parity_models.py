@@ -211,6 +211,13 @@ MODELS = [
         loss={"first": SPARSE, "rest": ["mse", "mae"]},
         metrics={"first": ["acc"], "rest": [["mae"], ["mse"]]},
     ),
+    case(
+        "subclassed, outputs in outputs, labels in a tuple there",
+        Nested,
+        {"x": X, "y": {"first": Y, "rest": (VALUE, VALUE)}},
+        loss={"first": SPARSE, "rest": ["mse", "mae"]},
+        metrics={"first": ["acc"], "rest": [["mae"], ["mse"]]},
+    ),
     case("nested models", nested),
     case("shared layers", shared, SHARED),
     case("frozen layers", frozen),
