@@ -187,16 +187,27 @@ def test_a_dict_of_outputs(data, arguments):
     assert_parity(two_named, lambda: compile_with(**new(arguments))(), data, **SHORT)
 
 
-@covers("compile: loss")
-def test_losses_that_compare_all_outputs_at_once():
+def values_named(*names):
     def build():
         x = keras.Input([8])
-        return keras.Model(x, [keras.layers.Dense(1, name=name)(x) for name in ("a", "b")])
+        return keras.Model(x, [keras.layers.Dense(1, name=name)(x) for name in names])
 
+    return build
+
+
+@covers("compile: loss")
+def test_losses_that_compare_all_outputs_at_once():
     compile = compile_with(**EAGER, loss=("mse", "mae", "mse"), metrics=None)
     data = {"x": X, "y": [VALUE, 2 * VALUE]}
-    seen = assert_parity(build, compile, data, then=fit, **SHORT)
+    seen = assert_parity(values_named("a", "b"), compile, data, then=fit, **SHORT)
     assert "a_b_loss" in seen["history"]
+
+
+@covers("compile: loss")
+def test_labels_for_the_outputs_with_a_loss_alone():
+    compile = compile_with(**EAGER, loss=["mse", None, "mae", None, None], metrics=None)
+    data = {"x": X, "y": [VALUE, 2 * VALUE]}
+    assert_parity(values_named(*"abcde"), compile, data, then=fit, **SHORT)
 
 
 @covers("compile: loss", "compile: metrics")
