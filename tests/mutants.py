@@ -171,7 +171,7 @@ class Child:
 
     Args:
         name: what for.
-        place: of those that run at a time, which; it has a log of its own.
+        place: of those that run at a time, which; it has a log of its own. None for no new log.
         limit: seconds.
         function, *args: is called with the arguments and with `tell`, a function of the test that
             is begun.
@@ -185,14 +185,19 @@ class Child:
         self.receiver, sender = FORK.Pipe(duplex=False)
 
         def work():
-            log = os.open(LOG.format(place), os.O_CREAT | os.O_WRONLY | os.O_TRUNC)
-            for stream in (1, 2):
-                os.dup2(log, stream)
+            if place is not None:
+                log = os.open(LOG.format(place), os.O_CREAT | os.O_WRONLY | os.O_TRUNC)
+                for stream in (1, 2):
+                    os.dup2(log, stream)
             sender.send((True, function(*args, lambda test: sender.send((False, test)))))
 
         self.process = FORK.Process(target=work)
         self.process.start()
         sender.close()
+
+    def killer(self):
+        """Of a `trial` that has ended: what killed the mutant; "" if nothing did."""
+        return self.outcome if self.result is None else self.result
 
     def ended(self):
         """Whether it has; then `result` is what it returned, or None, and `outcome` says why."""
@@ -307,6 +312,7 @@ class Trial:
         self.tell = tell
         self.failed = None
 
+    @pytest.hookimpl(tryfirst=True)  # then pytest moves those together that share something
     def pytest_collection_modifyitems(self, items):
         order = {test: i for i, test in enumerate(self.limits)}
         items[:] = sorted((i for i in items if i.nodeid in order), key=lambda i: order[i.nodeid])
@@ -324,6 +330,25 @@ class Trial:
     def pytest_runtest_logreport(self, report):
         if report.failed:
             self.failed = report.nodeid
+
+
+def confirmed(mutant, limits, tell):
+    """As `trial`, but a test that fails has to fail alone as well, in a process of its own."""
+    left = dict(limits)
+    while left:
+        killer = in_process(mutant, left)
+        if killer not in left or in_process(mutant, {killer: left[killer]}):
+            return killer
+        tests = list(left)
+        left = {test: left[test] for test in tests[tests.index(killer) + 1 :]}
+    return ""
+
+
+def in_process(mutant, limits):
+    child = Child(None, "", 120 + sum(limits.values()), trial, mutant, limits)
+    while not child.ended():
+        multiprocessing.connection.wait([child.receiver], 1)
+    return child.killer()
 
 
 def trial(mutant, limits, tell):
@@ -467,7 +492,7 @@ def run(count, seed, minutes, seconds, jobs):
     mutants, total = sample(count, seed)
     for child in in_children(before(end, trials(mutants, session, seconds)), jobs):
         mutant, limits, left_out, started = child.name
-        killer = child.outcome if child.result is None else child.result
+        killer = child.killer()
         if killer.startswith("pytest"):
             sys.exit(f"{killer}: {mutant.described()}")
         session.add(mutant, limits, left_out, killer, time.monotonic() - started)
@@ -505,7 +530,7 @@ def trials(mutants, session, seconds):
         limits = {test: 30 + 5 * cost for test, cost in costs.items()}
         if limits:
             name = mutant, limits, left_out, time.monotonic()
-            yield name, 120 + sum(limits.values()), trial, mutant, limits
+            yield name, 2 * (120 + sum(limits.values())), confirmed, mutant, limits
         elif result is None:
             session.add(mutant, {}, 0, "", 0)
 
