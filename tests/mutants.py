@@ -484,7 +484,7 @@ def run(count, seed, minutes, seconds, jobs):
     for child in in_children(before(end, tasks), jobs):
         if child.result is None:
             log = LOG.format(child.place)
-            sys.exit(f"{child.name} fails without any mutant, {child.outcome}: see {log}")
+            sys.exit(f"{child.name} fails without any mutant, in {child.last_words}: see {log}")
         session.tests[child.name] = child.result
         session.save()
         print(f"{child.name}: {len(child.result)} tests", flush=True)
