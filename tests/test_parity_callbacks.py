@@ -287,9 +287,10 @@ def test_what_callbacks_see_of_the_model(pair):
 
     def script(trainer):
         seen.clear()
-        history = trainer.fit(**CLASSES, verbose=0, callbacks=[See()])
-        trainer.evaluate(X, Y, verbose=0, callbacks=[See()])
-        trainer.predict(X, verbose=0, callbacks=[See()])
+        arguments = {"batch_size": 8, "verbose": 0, "callbacks": [See()]}
+        history = trainer.fit(X, Y, **arguments)
+        trainer.evaluate(X, Y, **arguments)
+        trainer.predict(X, **arguments)
         return {"seen": list(seen), "history stays": trainer.model.history is history}
 
     seen = []
