@@ -228,16 +228,21 @@ def in_children(tasks, jobs):
         tasks: an iterator of the arguments of `Child`, after the place.
     """
     running = []
-    while True:
-        free = set(range(jobs)) - {child.place for child in running}
-        running += [Child(place, *task) for place, task in zip(sorted(free), tasks, strict=False)]
-        if not running:
-            return
-        wait = max(0, min(child.end for child in running) - time.monotonic())
-        multiprocessing.connection.wait([child.receiver for child in running], wait)
-        for child in [child for child in running if child.ended()]:
-            running.remove(child)
-            yield child
+    try:
+        while True:
+            free = set(range(jobs)) - {child.place for child in running}
+            begun = zip(sorted(free), tasks, strict=False)
+            running += [Child(place, *task) for place, task in begun]
+            if not running:
+                return
+            wait = max(0, min(child.end for child in running) - time.monotonic())
+            multiprocessing.connection.wait([child.receiver for child in running], wait)
+            for child in [child for child in running if child.ended()]:
+                running.remove(child)
+                yield child
+    finally:
+        for child in running:
+            child.process.kill()
 
 
 class Survey:
@@ -363,18 +368,19 @@ def trial(mutant, limits, tell):
     return plugin.failed or ""
 
 
-def tests_for(mutant, tests, met, kills, seconds):
+def tests_for(mutant, tests, met, changed, kills, seconds):
     """dict: test that reaches the mutant's statement -> its cost in seconds, in the best order.
 
     One that runs on import, such as the head of a function, meets all tests. Quick tests are chosen
-    first, and few of each test function before more of it, until the seconds are used up. Those
-    that killed most run first; then file by file, so that what the tests of a file share is made
-    once.
+    first, and few of each test function before more of it, until the seconds are used up. New ones
+    run first, then those that killed most; then file by file, so that what the tests of a file
+    share is made once.
 
     Args:
         mutant: the `Mutant`.
         tests: dict: test -> what `survey` found.
         met: tests that it has met already, as they are.
+        changed: tests that it has met, in files that were changed since.
         kills: `Counter`: test -> how many mutants it killed.
         seconds: the sum of the costs at most.
 
@@ -395,7 +401,8 @@ def tests_for(mutant, tests, met, kills, seconds):
         turn[test] = turns[function]
     best = sorted(near, key=lambda test: -kills[test] / (0.3 + cost[test]))[:5]
     chosen = []
-    for test in sorted(near, key=lambda t: (t not in best, turn[t] ** 0.5 * cost[t])):
+    late = {test: (test in changed, test not in best) for test in near}
+    for test in sorted(near, key=lambda t: (late[t], turn[t] ** 0.5 * cost[t])):
         if cost[test] < seconds:
             seconds -= cost[test]
             chosen.append(test)
@@ -405,7 +412,7 @@ def tests_for(mutant, tests, met, kills, seconds):
 
     def rank(test):
         file = file_of(test)
-        return test not in best, total[file], file, cost[test]
+        return late[test], total[file], file, cost[test]
 
     return {test: cost[test] for test in sorted(chosen, key=rank)}, len(near) - len(chosen)
 
@@ -449,9 +456,10 @@ class Session:
             temporary.write_text(json.dumps(vars(self), indent=1))
 
     def met(self, mutant):
-        """The tests that the mutant has met as they are now."""
+        """The tests that the mutant has met as they are now, and those in files changed since."""
         met = self.results.get(mutant.key, {}).get("met", {})
-        return {test for test, source in met.items() if source == self.sources[file_of(test)]}
+        now = {test for test, source in met.items() if source == self.sources[file_of(test)]}
+        return now, met.keys() - now
 
     def add(self, mutant, limits, left_out, killer, seconds):
         before = self.results.get(mutant.key, {"met": {}, "seconds": 0})
@@ -526,7 +534,7 @@ def trials(mutants, session, seconds):
             continue
         tests = {test: found for tests in session.tests.values() for test, found in tests.items()}
         kills = collections.Counter(session.kills)
-        costs, left_out = tests_for(mutant, tests, session.met(mutant), kills, seconds)
+        costs, left_out = tests_for(mutant, tests, *session.met(mutant), kills, seconds)
         limits = {test: 30 + 5 * cost for test, cost in costs.items()}
         if limits:
             name = mutant, limits, left_out, time.monotonic()

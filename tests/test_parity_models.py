@@ -4,7 +4,19 @@ import collections
 
 import keras
 import pytest
-from cases import CLASSES, SEQUENCES, SPARSE, VALUE, X, Y, compile_with, functional, mlp, plain
+from cases import (
+    CLASSES,
+    ONE_HOT,
+    SEQUENCES,
+    SPARSE,
+    VALUE,
+    X,
+    Y,
+    compile_with,
+    functional,
+    mlp,
+    plain,
+)
 from parity import assert_parity, covers, fit, train
 
 layers, ops = keras.layers, keras.ops
@@ -35,11 +47,6 @@ class WithTraining(Subclassed):
         h = self.dropout(self.hidden(x), training=training)
         self.add_loss([0.1 * ops.mean(h), ops.sum(ops.cast(h > 0, "int32"))])
         return self.out(h)
-
-
-class TrainsByDefault(WithTraining):
-    def call(self, x, training=True):
-        return super().call(x, training=training)
 
 
 class NamedOutputs(Subclassed):
@@ -214,9 +221,9 @@ MODELS = [
     case(
         "subclassed, outputs in outputs, labels in a tuple there",
         Nested,
-        {"x": X, "y": {"first": Y, "rest": (VALUE, VALUE)}},
-        loss={"first": SPARSE, "rest": ["mse", "mae"]},
-        metrics={"first": ["acc"], "rest": [["mae"], ["mse"]]},
+        {"x": X, "y": {"first": ONE_HOT, "rest": (VALUE, VALUE)}},
+        loss="mse",
+        **NO_METRICS,
     ),
     case("nested models", nested),
     case("shared layers", shared, SHARED),
@@ -239,11 +246,6 @@ MODELS = [
 @pytest.mark.parametrize(("build", "data", "compile"), MODELS)
 def test_each_kind_of_model(build, data, compile):
     assert_parity(build, compile_with(run_eagerly=True, **compile), data, then=fit, **SHORT)
-
-
-@covers("model: subclassed, `call(x, training)`")
-def test_a_model_that_trains_by_default_does_not_in_evaluate():
-    assert_parity(TrainsByDefault, compile_with(run_eagerly=True), CLASSES, **SHORT)
 
 
 @covers("model: layers with metrics and counters", "model: masks in the loss and the metrics")
