@@ -248,6 +248,16 @@ def test_each_kind_of_model(build, data, compile):
     assert_parity(build, compile_with(run_eagerly=True, **compile), data, then=fit, **SHORT)
 
 
+@covers("model: layers that train if they are not told")
+def test_evaluate_and_predict_tell_every_layer_that_they_do_not_train():
+    class Drop(layers.Dropout):
+        def call(self, inputs, training=True):
+            return super().call(inputs, training)
+
+    eager = compile_with(run_eagerly=True)
+    assert_parity(build(lambda: Drop(0.5)), eager, CLASSES, batch_size=11)
+
+
 @covers("model: layers with metrics and counters", "model: masks in the loss and the metrics")
 @pytest.mark.parametrize("block", [1, 2])
 def test_models_with_states_as_a_graph(block):
