@@ -47,7 +47,7 @@ fuzz: $(STAMP)
 
 # Small changes to the loop's code, drawn at random, and whether a test notices: make mutants N=300
 mutants: $(MUTANTS)
-	$(BIN)/python tests/mutants.py $(or $(N),150)
+	$(BIN)/python tests/mutants.py $(or $(N),150) --jobs $(JOBS)
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -91,7 +91,6 @@ class Epochs:
                 break
         self._iterator = None
         self._steps = self._source.steps
-        self._steps_seen = 0
         self._source.on_epoch_end()
 
     def __iter__(self):

@@ -133,15 +133,12 @@ class CompiledMetrics:
         output_names: the model's output names, or None for a subclassed model.
 
     Raises:
-        ValueError: not a list, tuple or dict; later, an unknown name or a structure that the
-            outputs do not have.
+        ValueError: when the first batch is seen: an unknown name or a structure that the outputs
+            do not have.
     """
 
     def __init__(self, metrics, weighted_metrics, output_names):
         self.arguments = {"metrics": metrics, "weighted_metrics": weighted_metrics}
-        for argument, given in self.arguments.items():
-            if given and not isinstance(given, (list, tuple, dict)):
-                raise ValueError(f"`{argument}` must be a list, tuple or dict. Received: {given!r}")
         self.output_names = output_names
         self.entries: Any = None  # list of Entry, in the order of the logs
 

@@ -48,17 +48,9 @@ class Objective:
             output; None for an output that has none, or altogether.
         loss_weights: None, a float, or floats in the structure of `loss`.
         output_names: the model's output names, or None for a subclassed model.
-
-    Raises:
-        ValueError: `loss_weights` is neither a float nor a list, tuple or dict.
     """
 
     def __init__(self, loss, loss_weights, output_names):
-        if loss_weights and not isinstance(loss_weights, (list, tuple, dict, float)):
-            raise ValueError(
-                "`loss_weights` must be a float (one output) or a list, tuple or dict of floats, "
-                f"one for each loss. Received: {loss_weights!r}"
-            )
         self.loss = loss
         self.loss_weights = loss_weights
         self.output_names = output_names

@@ -5,7 +5,8 @@
 mutmut's operators make the mutants, and two of our own. TensorFlow is imported once; each mutant
 runs in a process forked from there and is put in its place by an import hook: no file changes. It
 meets the tests that reach its statement, those first that killed most, until one fails. What is
-known is kept in results/mutants.json: a run that was stopped goes on where it was.
+known is kept in results/mutants.json: a run that was stopped goes on where it was, and when tests
+are added, only the survivors meet them. The report is also written to results/mutants.md.
 """
 
 import argparse
@@ -17,9 +18,11 @@ import hashlib
 import importlib.abc
 import importlib.machinery
 import importlib.util
+import itertools
 import json
 import math
 import multiprocessing
+import multiprocessing.connection
 import os
 import random
 import signal
@@ -40,14 +43,12 @@ from fit_unfolded.files import replacing
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "manual_loop"
 MODULES = ["steps", "objective", "metrics", "batches", "trainer"]
-PARITY = ["fit", "data", "weights", "compile", "models", "callbacks", "execution", "precision"]
-TESTED_BY = ["errors", *(f"parity_{name}" for name in PARITY), "parity_saving", "tracing"]
-TESTS = [ROOT / "tests" / f"test_{name}.py" for name in TESTED_BY]
-SLOW = 5.0  # seconds: longer tests are left out
+TESTS = sorted([*ROOT.glob("tests/test_parity_*.py"), *ROOT.glob("tests/test_[et]r*.py")])
 # imported before the fork: what takes long and is not mutated
 IMPORTED = ["conftest", "cases", "keras_fit", "hypothesis", "scipy.sparse"]
 SESSION = ROOT / "results" / "mutants.json"
-LOG = SESSION.with_suffix(".log")  # of the last process
+REPORT = SESSION.with_suffix(".md")
+LOG = str(SESSION.with_suffix(".{}.log"))  # of the last process in each place
 FORK = multiprocessing.get_context("fork")
 PYTEST = ["-xq", "-pno:cacheprovider", "--assert=plain", f"--rootdir={ROOT}"]
 
@@ -85,7 +86,7 @@ class Mutant:
         self.line = changed[0][1] + 1 if changed else 0
         self.before = [line.strip() for _, a, b, _, _ in changed for line in before[a:b]]
         self.after = [line.strip() for _, _, _, a, b in changed for line in after[a:b]]
-        self.function, self.function_lines, self.statement_lines = around(tree.code, self.line)
+        self.function, self.statement_lines, self.on_import = around(tree.code, self.line)
         self.key = hashlib.sha256(f"{module}\n{self.source}".encode()).hexdigest()[:16]
 
     def described(self):
@@ -99,7 +100,7 @@ class Mutant:
 
 
 def sample(count, seed):
-    """Yields `count` mutants drawn at random; all of them if `count` is 0.
+    """`count` mutants drawn at random, all of them if it is 0; and of how many.
 
     Text for a reader, which is a string with a space in it, is not changed.
     """
@@ -113,26 +114,26 @@ def sample(count, seed):
             if not (isinstance(node, cst.SimpleString) and " " in node.value):
                 found.append((module, tree, mutation))
     random.Random(seed).shuffle(found)
-    print(f"{len(found)} mutants; {count or 'all'} of them, seed {seed}", flush=True)
-    seen = set()
+    mutants = {}
     for module, tree, mutation in found:
         mutant = Mutant(module, tree, mutation)
-        if mutant.source != tree.code and mutant.key not in seen:
-            seen.add(mutant.key)
-            yield mutant
-        if len(seen) == count:
-            return
+        if mutant.source != tree.code:
+            mutants[mutant.key] = mutant
+        if len(mutants) == count:
+            break
+    return list(mutants.values()), len(found)
 
 
 def around(source, line):
-    """What a line lies in: the name of the function, the lines of it, those of the statement.
+    """What a line lies in: the name of the function, the lines of the statement, and whether that
+    runs on import.
 
     A function has the name of its class in front; outside all functions it is "".
     """
-    name, function, statement = "", range(0), range(line, line + 1)
+    name, statement, on_import = "", range(line, line + 1), True
 
     def walk(node, names):
-        nonlocal name, function, statement
+        nonlocal name, statement, on_import
         for child in ast.iter_child_nodes(node):
             if not isinstance(child, ast.stmt):
                 walk(child, names)
@@ -141,12 +142,12 @@ def around(source, line):
                 statement = range(child.lineno, max(child.lineno, last) + 1)
                 if isinstance(child, ast.FunctionDef):
                     name = ".".join([*names, child.name])
-                    function = range(child.lineno, child.end_lineno + 1)
                 inside = isinstance(child, ast.FunctionDef | ast.ClassDef)
+                on_import = inside or not name
                 walk(child, [*names, child.name] if inside else names)
 
     walk(ast.parse(source), [])
-    return name, function, statement
+    return name, statement, on_import
 
 
 class Mutated(importlib.abc.MetaPathFinder, importlib.machinery.SourceFileLoader):
@@ -165,26 +166,83 @@ class Mutated(importlib.abc.MetaPathFinder, importlib.machinery.SourceFileLoader
         return compile(self.mutant.source, self.path, "exec", dont_inherit=True)
 
 
-def forked(limit, function, *args):
-    """What a function returns in a forked process; None if that crashed or took too long."""
-    receiver, sender = FORK.Pipe(duplex=False)
+class Child:
+    """A forked process that works out a function.
 
-    def child():
-        log = os.open(LOG, os.O_CREAT | os.O_WRONLY | os.O_TRUNC)
-        for stream in (1, 2):
-            os.dup2(log, stream)
-        sender.send(function(*args))
+    Args:
+        name: what for.
+        place: of those that run at a time, which; it has a log of its own. None for no new log.
+        limit: seconds.
+        function, *args: is called with the arguments and with `tell`, a function of the test that
+            is begun.
+    """
 
-    process = FORK.Process(target=child)
-    process.start()
-    sender.close()
+    def __init__(self, place, name, limit, function, *args):
+        self.name, self.place = name, place
+        self.end = time.monotonic() + limit
+        self.result = None
+        self.last_words = "start"
+        self.receiver, sender = FORK.Pipe(duplex=False)
+
+        def work():
+            if place is not None:
+                log = os.open(LOG.format(place), os.O_CREAT | os.O_WRONLY | os.O_TRUNC)
+                for stream in (1, 2):
+                    os.dup2(log, stream)
+            sender.send((True, function(*args, lambda test: sender.send((False, test)))))
+
+        self.process = FORK.Process(target=work)
+        self.process.start()
+        sender.close()
+
+    def killer(self):
+        """Of a `trial` that has ended: what killed the mutant; "" if nothing did."""
+        return self.outcome if self.result is None else self.result
+
+    def ended(self):
+        """Whether it has; then `result` is what it returned, or None, and `outcome` says why."""
+        done = time.monotonic() > self.end
+        try:
+            while not done and self.receiver.poll():
+                done, words = self.receiver.recv()
+                if done:
+                    self.result = words
+                else:
+                    self.last_words = words
+        except EOFError:
+            done = True
+            self.process.join()
+        if done:
+            late = self.process.exitcode in (None, -signal.SIGALRM)
+            self.outcome = f"{'out of time' if late else 'crash'} in {self.last_words}"
+            self.process.kill()
+            self.process.join()
+            self.receiver.close()
+        return done
+
+
+def in_children(tasks, jobs):
+    """Does tasks in forked processes, `jobs` at a time; yields each `Child` as it ends.
+
+    Args:
+        tasks: an iterator of the arguments of `Child`, after the place.
+    """
+    running = []
     try:
-        return receiver.recv() if receiver.poll(limit) else None
-    except EOFError:
-        return None
+        while True:
+            free = set(range(jobs)) - {child.place for child in running}
+            begun = zip(sorted(free), tasks, strict=False)
+            running += [Child(place, *task) for place, task in begun]
+            if not running:
+                return
+            wait = max(0, min(child.end for child in running) - time.monotonic())
+            multiprocessing.connection.wait([child.receiver for child in running], wait)
+            for child in [child for child in running if child.ended()]:
+                running.remove(child)
+                yield child
     finally:
-        process.kill()
-        process.join()
+        for child in running:
+            child.process.kill()
 
 
 class Survey:
@@ -193,7 +251,8 @@ class Survey:
     What is shared by the tests of a module (a model traced once) is reached by all that share it.
     """
 
-    def __init__(self):
+    def __init__(self, tell):
+        self.tell = tell
         self.coverage = coverage.Coverage(data_file=None, include=[str(PACKAGE / "*")])
         self.seconds = collections.Counter()
         self.shares = {}
@@ -203,6 +262,7 @@ class Survey:
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_protocol(self, item):
+        self.tell(item.nodeid)
         self.coverage.switch_context(item.nodeid)
         shared = [
             f"{item.path.name}: {name}"
@@ -236,9 +296,9 @@ def by_module(lines):
     return {name: sorted(n for module, n in lines if module == name) for name in MODULES}
 
 
-def survey(path):
+def survey(path, tell):
     """The tests of a file: dict of test -> seconds, and the lines that it reaches."""
-    plugin = Survey()
+    plugin = Survey(tell)
     plugin.coverage.start()
     code = pytest.main([*PYTEST, str(path)], plugins=[plugin])
     plugin.coverage.stop()
@@ -252,16 +312,19 @@ class Trial:
         limits: dict of test -> seconds.
     """
 
-    def __init__(self, limits):
+    def __init__(self, limits, tell):
         self.limits = limits
+        self.tell = tell
         self.failed = None
 
+    @pytest.hookimpl(tryfirst=True)  # then pytest moves those together that share something
     def pytest_collection_modifyitems(self, items):
         order = {test: i for i, test in enumerate(self.limits)}
         items[:] = sorted((i for i in items if i.nodeid in order), key=lambda i: order[i.nodeid])
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_protocol(self, item):
+        self.tell(item.nodeid)
         signal.setitimer(signal.ITIMER_REAL, self.limits[item.nodeid])  # ends the process
         return (yield)
 
@@ -274,11 +337,30 @@ class Trial:
             self.failed = report.nodeid
 
 
-def trial(mutant, limits):
+def confirmed(mutant, limits, tell):
+    """As `trial`, but a test that fails has to fail alone as well, in a process of its own."""
+    left = dict(limits)
+    while left:
+        killer = in_process(mutant, left)
+        if killer not in left or in_process(mutant, {killer: left[killer]}):
+            return killer
+        tests = list(left)
+        left = {test: left[test] for test in tests[tests.index(killer) + 1 :]}
+    return ""
+
+
+def in_process(mutant, limits):
+    child = Child(None, "", 120 + sum(limits.values()), trial, mutant, limits)
+    while not child.ended():
+        multiprocessing.connection.wait([child.receiver], 1)
+    return child.killer()
+
+
+def trial(mutant, limits, tell):
     """The test that fails with this mutant in place; "" if none does."""
     sys.meta_path.insert(0, Mutated(mutant))
-    plugin = Trial(limits)
-    signal.setitimer(signal.ITIMER_REAL, 60)
+    plugin = Trial(limits, tell)
+    signal.setitimer(signal.ITIMER_REAL, 120)
     files = dict.fromkeys(str(ROOT / test.partition("::")[0]) for test in limits)
     code = pytest.main([*PYTEST, *files], plugins=[plugin])
     if code != 0 and plugin.failed is None:
@@ -286,41 +368,57 @@ def trial(mutant, limits):
     return plugin.failed or ""
 
 
-def tests_for(mutant, tests, kills, seconds):
-    """dict: test that reaches the mutant's function -> its limit in seconds, in the best order.
+def tests_for(mutant, tests, met, changed, kills, seconds):
+    """dict: test that reaches the mutant's statement -> its cost in seconds, in the best order.
 
-    Chosen are those that reach the changed statement itself before the others, and of each test
-    function the quickest case first, then its second quickest, and so on, until the seconds are
-    used up. The few that killed most run first; then file by file, so that what the tests of a
-    file share is made once.
+    One that runs on import, such as the head of a function, meets all tests. Quick tests are chosen
+    first, and few of each test function before more of it, until the seconds are used up. New ones
+    run first, then those that killed most; then file by file, so that what the tests of a file
+    share is made once.
+
+    Args:
+        mutant: the `Mutant`.
+        tests: dict: test -> what `survey` found.
+        met: tests that it has met already, as they are.
+        changed: tests that it has met, in files that were changed since.
+        kills: `Counter`: test -> how many mutants it killed.
+        seconds: the sum of the costs at most.
+
+    Returns:
+        That dict, and how many tests were left out.
     """
-    cost, near = {}, {}
-    for test, found in tests.items():
-        lines = set(found["reaches"][mutant.module])
-        if found["seconds"] < SLOW and (not mutant.function or lines & {*mutant.function_lines}):
-            cost[test] = found["seconds"]
-            near[test] = bool(lines & {*mutant.statement_lines})
-    order = sorted(cost, key=lambda test: (not near[test], cost[test]))
+    statement = {*mutant.statement_lines}
+    near = [
+        test
+        for test, found in tests.items()
+        if (mutant.on_import or statement & {*found["reaches"][mutant.module]}) and test not in met
+    ]
+    cost = {test: tests[test]["seconds"] for test in near}
     turn, turns = {}, collections.Counter()
-    for test in order:
-        function = test.partition("[")[0] if mutant.function else ""
+    for test in sorted(near, key=cost.get):
+        function = test.partition("[")[0]
         turns[function] += 1
         turn[test] = turns[function]
-    best = sorted(order, key=lambda test: (not near[test], -kills[test] / (0.3 + cost[test])))[:5]
+    best = sorted(near, key=lambda test: -kills[test] / (0.3 + cost[test]))[:5]
     chosen = []
-    for test in sorted(order, key=lambda t: (t not in best, not near[t], turn[t], cost[t])):
-        seconds -= cost[test]
-        if seconds > 0:
+    late = {test: (test in changed, test not in best) for test in near}
+    for test in sorted(near, key=lambda t: (late[t], turn[t] ** 0.5 * cost[t])):
+        if cost[test] < seconds:
+            seconds -= cost[test]
             chosen.append(test)
     total = collections.Counter()
     for test in chosen:
-        total[test.partition("::")[0]] += cost[test]
+        total[file_of(test)] += cost[test]
 
     def rank(test):
-        file = test.partition("::")[0]
-        return test not in best, total[file], file, cost[test]
+        file = file_of(test)
+        return late[test], total[file], file, cost[test]
 
-    return {test: 15 + 5 * cost[test] for test in sorted(chosen, key=rank)}
+    return {test: cost[test] for test in sorted(chosen, key=rank)}, len(near) - len(chosen)
+
+
+def file_of(test):
+    return test.partition("::")[0].rpartition("/")[2]
 
 
 def fingerprint(*paths):
@@ -328,14 +426,16 @@ def fingerprint(*paths):
 
 
 class Session:
-    """What is known of these sources, kept in a file; of other sources, nothing is."""
+    """What is known of these sources, kept in a file; of other sources, only who killed most."""
 
     def __init__(self):
         self.sources = self._fingerprints()
         self.tests = {}  # file -> test -> seconds, and the lines it reaches
         self.results = {}  # key of a mutant -> what came of it
+        self.kills = {}  # test -> how many mutants it killed
         if SESSION.exists():
             kept = json.loads(SESSION.read_text())
+            self.kills = kept["kills"]
             unchanged = {
                 n for n, sources in self.sources.items() if kept["sources"].get(n) == sources
             }
@@ -355,11 +455,30 @@ class Session:
         with replacing(SESSION) as temporary:
             temporary.write_text(json.dumps(vars(self), indent=1))
 
+    def met(self, mutant):
+        """The tests that the mutant has met as they are now, and those in files changed since."""
+        met = self.results.get(mutant.key, {}).get("met", {})
+        now = {test for test, source in met.items() if source == self.sources[file_of(test)]}
+        return now, met.keys() - now
 
-def run(count, seed, minutes, seconds):
-    """Try the mutants that have no result yet; returns the results of all, in their order.
+    def add(self, mutant, limits, left_out, killer, seconds):
+        before = self.results.get(mutant.key, {"met": {}, "seconds": 0})
+        met = {test: self.sources[file_of(test)] for test in limits}
+        self.results[mutant.key] = {
+            **mutant.described(),
+            "killer": killer,
+            "seconds": round(before["seconds"] + seconds, 1),
+            "left_out": left_out,
+            "met": {} if killer else {**before["met"], **met},
+        }
+        if killer:
+            self.kills[killer] = self.kills.get(killer, 0) + 1
 
-    Those that survived are tried again when there are more seconds for each.
+
+def run(count, seed, minutes, seconds, jobs):
+    """Try the mutants that have no result yet; returns the results of all, and of how many.
+
+    Those that survived meet the tests that they have not met, if there are any.
     """
     SESSION.parent.mkdir(exist_ok=True)
     session = Session()
@@ -368,80 +487,99 @@ def run(count, seed, minutes, seconds):
         importlib.import_module(name)
     gc.collect()
     gc.freeze()  # or each child's collections would copy the parent's memory
-    for path in TESTS:
-        if path.name not in session.tests:
-            print(f"{path.name}: which lines each test reaches", flush=True)
-            session.tests[path.name] = forked(900, survey, path)
-            if session.tests[path.name] is None:
-                sys.exit(f"{path.name} fails without any mutant: see {LOG}")
-            session.save()
-            assert_time(end)
-    tests = {test: known for file in session.tests.values() for test, known in file.items()}
-    kills = collections.Counter(result["killer"] for result in session.results.values())
+    to_survey = [path for path in TESTS if path.name not in session.tests]
+    tasks = ((path.name, 900, survey, path) for path in to_survey)
+    for child in in_children(before(end, tasks), jobs):
+        if child.result is None:
+            log = LOG.format(child.place)
+            sys.exit(f"{child.name} fails without any mutant, in {child.last_words}: see {log}")
+        session.tests[child.name] = child.result
+        session.save()
+        print(f"{child.name}: {len(child.result)} tests", flush=True)
 
-    wanted = []
-    for mutant in sample(count, seed):
-        result = session.results.get(mutant.key)
-        if result is None or (not result["killer"] and seconds > result["budget"]):
-            assert_time(end)
-            result = examine(mutant, tests_for(mutant, tests, kills, seconds))
-            session.results[mutant.key] = {**result, "budget": seconds}
-            kills[result["killer"]] += 1
-            session.save()
-            print(
-                f"{len(wanted) + 1:4} {result['seconds']:6.1f} s  {mutant.module}.py:{mutant.line}"
-                f"  {result['killer'] or 'SURVIVED'}",
-                flush=True,
-            )
-        wanted.append(session.results[mutant.key])
-    return wanted
-
-
-def assert_time(end):
+    mutants, total = sample(count, seed)
+    for child in in_children(before(end, trials(mutants, session, seconds)), jobs):
+        mutant, limits, left_out, started = child.name
+        killer = child.killer()
+        if killer.startswith("pytest"):
+            sys.exit(f"{killer}: {mutant.described()}")
+        session.add(mutant, limits, left_out, killer, time.monotonic() - started)
+        session.save()
+        result = session.results[mutant.key]
+        survived = f"SURVIVED {len(result['met'])} tests, {left_out} left out"
+        print(
+            f"{mutants.index(mutant) + 1:4} {result['seconds']:6.1f} s  "
+            f"{mutant.module}.py:{mutant.line}  {killer or survived}",
+            flush=True,
+        )
     if time.monotonic() > end:
         sys.exit("The minutes are over: run it again to go on.")
+    return [session.results[mutant.key] for mutant in mutants], total
 
 
-def examine(mutant, limits):
-    """dict: the mutant, the test that killed it or "", the number of tests, the seconds."""
-    started = time.monotonic()
-    killer = ""
-    if limits:
-        killer = forked(120 + sum(limits.values()), trial, mutant, limits)
-    if killer is None:
-        killer = "crash, or out of time"
-    if killer.startswith("pytest"):
-        sys.exit(f"{killer}: {mutant.described()}")
-    seconds = round(time.monotonic() - started, 1)
-    return {**mutant.described(), "killer": killer, "tests": len(limits), "seconds": seconds}
+def before(end, tasks):
+    """The tasks, as long as there is time."""
+    return itertools.takewhile(lambda _: time.monotonic() < end, tasks)
 
 
-def report(results):
-    """The score by module, and the survivors."""
-    print(f"\n{'module':12} {'mutants':>8} {'killed':>8}")
+def trials(mutants, session, seconds):
+    """Tasks: each mutant that is not killed, and tests that it has not met.
+
+    A test that takes longer than half a minute and five times what it takes without a mutant has
+    failed.
+    """
+    for mutant in mutants:
+        result = session.results.get(mutant.key)
+        if result is not None and result["killer"]:
+            continue
+        tests = {test: found for tests in session.tests.values() for test, found in tests.items()}
+        kills = collections.Counter(session.kills)
+        costs, left_out = tests_for(mutant, tests, *session.met(mutant), kills, seconds)
+        limits = {test: 30 + 5 * cost for test, cost in costs.items()}
+        if limits:
+            name = mutant, limits, left_out, time.monotonic()
+            yield name, 2 * (120 + sum(limits.values())), confirmed, mutant, limits
+        elif result is None:
+            session.add(mutant, {}, 0, "", 0)
+
+
+def report(results, heading):
+    """The score by module, and the survivors, in Markdown."""
+    rows = [heading, "", "| module | mutants | killed | survived | not all tests met |"]
+    rows.append("|---|---|---|---|---|")
     for module in (*MODULES, "all"):
         own = [result for result in results if module in (result["module"], "all")]
         killed = sum(bool(result["killer"]) for result in own)
-        print(f"{module:12} {len(own):8} {killed:8} {killed / max(len(own), 1):8.1%}")
-    survivors = [result for result in results if not result["killer"]]
-    print(f"\n{len(survivors)} survivors")
-    for result in sorted(survivors, key=lambda r: (r["module"], r["line"])):
-        print(
-            f"\n{result['module']}.py:{result['line']} {result['function']}, "
-            f"{result['tests']} tests, {result['seconds']} s"
+        partly = sum(not result["killer"] and result["left_out"] > 0 for result in own)
+        rows.append(
+            f"| `{module}` | {len(own)} | {killed} ({killed / max(len(own), 1):.1%}) | "
+            f"{len(own) - killed - partly} | {partly} |"
         )
-        for sign, lines in (("-", result["before"]), ("+", result["after"])):
-            print("\n".join(f"  {sign} {line}" for line in lines))
+    by_test = [result for result in results if result["killer"].startswith("tests")]
+    others = [result for result in results if result["killer"] and result not in by_test]
+    rows.append(f"\n{len(by_test)} were killed by a test that failed.")
+    rows += [f"{r['module']}.py:{r['line']}: {r['killer']}." for r in others]
+    survivors = [result for result in results if not result["killer"]]
+    for result in sorted(survivors, key=lambda r: (r["module"], r["line"])):
+        changed = (f"- {line}" for line in result["before"]), (f"+ {x}" for x in result["after"])
+        met = f"{len(result['met'])} tests met, {result['left_out']} left out"
+        rows.append(f"\n`{result['module']}.py`, `{result['function']}` ({met})\n\n```diff")
+        rows += [*itertools.chain(*changed), "```"]
+    with replacing(REPORT) as temporary:
+        temporary.write_text("\n".join(rows) + "\n")
+    print("\n" + "\n".join(rows))
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("mutants", type=int, help="how many, drawn at random; 0 for all")
+    parser.add_argument("count", type=int, help="how many, drawn at random; 0 for all")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--seconds", type=float, default=60, help="of tests for each mutant")
+    parser.add_argument("--seconds", type=float, default=250, help="of tests for each mutant")
+    parser.add_argument("--jobs", type=int, default=2, help="mutants at a time")
     parser.add_argument("--minutes", type=float, default=math.inf, help="stop then; go on later")
     options = parser.parse_args()
-    report(run(options.mutants, options.seed, options.minutes, options.seconds))
+    results, total = run(**vars(options))
+    report(results, f"{len(results)} of {total} mutants, seed {options.seed}")
 
 
 if __name__ == "__main__":

@@ -35,6 +35,30 @@ class Batches(keras.utils.PyDataset):
         return self.batch
 
 
+class TwoOfOne(keras.Model):
+    """A tuple of outputs without names."""
+
+    def __init__(self):
+        super().__init__()
+        self.klass = keras.layers.Dense(3, activation="softmax")
+        self.value = keras.layers.Dense(1)
+
+    def call(self, x):
+        return self.klass(x), self.value(x)
+
+
+def outputs_in_outputs():
+    model = two_outputs()
+    klass, value = model.outputs
+    return keras.Model(model.inputs, {"klass": klass, "rest": [value]})
+
+
+def without_names():
+    model = TwoOfOne()
+    model(X)
+    return model
+
+
 def row(says, *, build=plain, compile=(), call="fit", **arguments):
     """A wrong call.
 
@@ -53,7 +77,7 @@ def row(says, *, build=plain, compile=(), call="fit", **arguments):
 
 
 COMPILE = [
-    row("adam", compile={"optimizer": "adamm"}),
+    row("Unknown optimizer: 'adamm'.*'adam'", compile={"optimizer": "adamm"}),
     row("optimizer", compile={"optimizer": 3}),
     row("loss_weights", compile={"loss_weights": 3}),
     row("loss_weights", compile={"loss_weights": "a"}),
@@ -74,9 +98,15 @@ COMPILE = [
     row("metric", compile={"metrics": [None]}),
     row("metric", compile={"metrics": [3]}),
     row(
-        "`metrics`.*klass",
+        r"`metrics` must match the outputs \['klass', 'value'\] or .* structure \('X', 'X'\)\. Rec",
         build=two_outputs,
         y=[Y, VALUE],
+        compile={**BOTH, "metrics": ["acc", "mae", "mse"]},
+    ),
+    row(
+        r"`metrics` must match the model's output structure \('X', 'X'\)\. Received",
+        build=without_names,
+        y=(Y, VALUE),
         compile={**BOTH, "metrics": ["acc", "mae", "mse"]},
     ),
     row(
@@ -91,11 +121,23 @@ COMPILE = [
         **DICTS,
         compile={**NAMED, "weighted_metrics": ["mae"]},
     ),
-    row("`loss`.*klass", build=two_outputs, y=[Y, VALUE], compile={"loss": {"klass": SPARSE}}),
+    row(
+        r"`loss` must name the outputs \['klass', 'value'\]. Received: \['klass'\]",
+        build=two_outputs,
+        y=[Y, VALUE],
+        compile={"loss": {"klass": SPARSE}},
+    ),
+    row("No loss", build=two_named, **DICTS, compile={"loss": {"klass": None, "value": None}}),
     row("`loss`", build=two_named, **DICTS, compile={"loss": {"nope": "mse"}}),
     row("`loss`", build=two_outputs, y=[Y, VALUE], compile={"loss": [SPARSE, "mse", "mae"]}),
     row(
-        "`loss_weights`",
+        r"`loss` has an entry at \('rest',\) that",
+        build=outputs_in_outputs,
+        y={"klass": Y, "rest": [VALUE]},
+        compile={"loss": {"klass": SPARSE, "rest": {"value": "mse"}}},
+    ),
+    row(
+        "`loss_weights` must match the number of losses: 2 losses and 3 weights",
         build=two_outputs,
         y=[Y, VALUE],
         compile={**BOTH, "loss_weights": [1.0, 2.0, 3.0]},
@@ -107,8 +149,8 @@ COMPILE = [
     row("`steps_per_execution`", compile={"steps_per_execution": 1.5}),
 ]
 FIT = [
-    row("compile", compile=None),
-    row("compile", compile=None, call="evaluate"),
+    row(r"`compile\(\)` before calling `fit\(\)`", compile=None),
+    row(r"`compile\(\)` before calling `evaluate\(\)`", compile=None, call="evaluate"),
     row("same number of samples.*y", y=Y[:21]),
     row("same number of samples.*sample_weight", sample_weight=np.ones(21)),
     row(
@@ -146,6 +188,8 @@ FIT = [
     row("same number of samples.*y", validation_data=(X, Y[:5])),
     row("incompatible", validation_data=(X[:, :7], Y)),
     row("Unrecognized data type", validation_data=("a", "b")),
+    row("`validation_steps`", validation_data=(X, Y), validation_steps=2.5),
+    row("`validation_batch_size`", validation_data=(X, Y), validation_batch_size=2.5),
     row("validation_freq", validation_data=(X, Y), validation_freq="2"),
     row("validation_freq", validation_data=(X, Y), validation_freq=2.5),
     row("validation_freq", validation_data=(X, Y), validation_freq=(1,)),
@@ -190,7 +234,7 @@ FIT = [
     row("nb_epoch", nb_epoch=3),
     row("side", build=two_named, compile=NAMED, **{**DICTS, "x": {"x": X}}),
     row("`y`", build=two_named, compile=NAMED, **{**DICTS, "y": {"klass": Y}}),
-    row("`y`.*structure", build=two_outputs, compile=BOTH, y=Y),
+    row(r"`y`.*structure.*y: \*\noutputs: \['\*', '\*'\]", build=two_outputs, compile=BOTH, y=Y),
     row("`y`.*structure", build=two_outputs, compile=BOTH, y=[Y, VALUE, VALUE]),
 ]
 OTHERS = [
@@ -200,10 +244,14 @@ OTHERS = [
     row("Unrecognized data type", call="evaluate", x="a"),
     row("sample_weight", call="evaluate", x=dataset, y=None, sample_weight=np.ones(22)),
     row("nonsense", call="evaluate", nonsense=3),
+    row("`batch_size`", call="evaluate", batch_size=2.5),
+    row("`steps`", call="evaluate", steps=2.5),
     row("incompatible", call="predict", x=X[:, :7]),
     row("Unrecognized data type", call="predict", x="a"),
     row("nonsense", call="predict", x=X, nonsense=3),
     row("batch_size", call="predict", x=X, batch_size=-1),
+    row("`batch_size`", call="predict", x=X, batch_size=2.5),
+    row("`steps`", call="predict", x=X, steps=2.5),
 ]
 
 

@@ -14,6 +14,8 @@ import tensorflow as tf
 from cases import SPARSE, X, Y, plain
 from parity import TRAINERS, Pair, assert_parity, assert_same, covers, fit, values, watch
 
+from manual_loop.trainer import watches_batches
+
 callbacks = keras.callbacks
 CLASSES = {"x": X, "y": Y, "validation_data": (X[:10], Y[:10])}
 FIT = {"epochs": 4, "batch_size": 8, "shuffle": False}
@@ -269,6 +271,51 @@ def test_stop_training(pair, hook):
     Stop = type("Stop", (callbacks.Callback,), {hook: stop})
     seen = pair.assert_parity(CLASSES, lambda: [Stop()], script=fit, **FIT)
     assert len(seen["epochs"]) == 1
+
+
+@covers("fit: stop_training set from any hook", "evaluate: stop_evaluating", "fit: callbacks")
+def test_what_callbacks_see_of_the_model(pair):
+    class See(callbacks.Callback):
+        def on_train_begin(self, logs=None):
+            seen.append(("train", self.model.stop_training))
+
+        def on_test_begin(self, logs=None):
+            seen.append(("test", self.model.stop_evaluating, self.model.stop_training))
+
+        def on_predict_begin(self, logs=None):
+            seen.append(("predict", self.model.stop_predicting))
+
+    def script(trainer):
+        seen.clear()
+        arguments = {"batch_size": 8, "verbose": 0, "callbacks": [See()]}
+        history = trainer.fit(X, Y, **arguments)
+        trainer.evaluate(X, Y, **arguments)
+        trainer.predict(X, **arguments)
+        return {"seen": list(seen), "history stays": trainer.model.history is history}
+
+    seen = []
+    pair.assert_parity(script=script)
+
+
+@covers("callback: EarlyStopping")
+def test_metrics_are_put_where_callbacks_look_if_one_does():
+    trainer = TRAINERS["manual_loop"](plain())
+    trainer.compile("sgd", SPARSE, metrics=["acc"], run_eagerly=True)
+    for used, found in (([], []), ([callbacks.EarlyStopping("acc")], ["acc"])):
+        trainer.fit(X, Y, batch_size=8, verbose=0, callbacks=used)
+        kept = [metric for metric in trainer.model.metrics if hasattr(metric, "metrics")]
+        assert [metric.name for container in kept for metric in container.metrics] == found
+
+
+def test_which_callbacks_watch_batches():
+    """Where none does, the logs of a batch are handed to nobody."""
+    assert not watches_batches(callbacks.Callback())
+    assert not watches_batches(callbacks.History())
+    for phase in ("", "train_", "test_"):
+        for end in ("begin", "end"):
+            hook = f"on_{phase}batch_{end}"
+            assert watches_batches(type("Own", (callbacks.Callback,), {hook: print})()), hook
+    assert watches_batches(callbacks.LambdaCallback(on_train_batch_end=print))
 
 
 @covers("evaluate: stop_evaluating", "predict: stop_predicting")

@@ -92,13 +92,14 @@ ONE_OUTPUT = [
     case("loss", WITH_ONE_HOT, loss=New(Cubed, reduction="sum_over_batch_size", name="c")),
     case("loss", WITH_ONE_HOT, loss=["categorical_crossentropy"]),
     case("loss", WITH_ONE_HOT, loss=["categorical_crossentropy", "mse"]),
+    case("loss", {"x": X, "y": [Y]}),
     case("loss", WITH_ONE_HOT, loss={"out": "mse"}, metrics={"out": ["mae"]}),
     case("loss_weights", CLASSES, loss_weights=0.3),
     case("loss_weights", CLASSES, loss=[SPARSE], loss_weights=[0.3]),
     case("loss_weights", CLASSES, loss={"out": SPARSE}, loss_weights={"out": 0.3}),
     case("metrics", CLASSES, metrics=None),
     case("metrics", CLASSES, metrics=[]),
-    case("metrics", CLASSES, metrics=["acc", "acc", "accuracy", "SparseCategoricalAccuracy"]),
+    case("metrics", CLASSES, metrics=["acc", "acc", "acc", "accuracy"]),
     case("metrics", CLASSES, metrics=[["acc"]]),
     case("metrics", CLASSES, metrics=("acc",)),
     case("metrics", CLASSES, metrics={"out": "acc"}),
@@ -138,7 +139,9 @@ LISTED = [
     case("loss", LIST, loss=[SPARSE, None]),
     case("loss", {**LIST, "y": [Y]}, loss=[SPARSE, None]),
     case("loss", LIST, loss=[None, "mse"]),
+    case("loss", LIST, loss=[None, None]),  # the model has one of its own
     case("loss_weights", LIST, **TWO, loss_weights=[0.5, 2.0]),
+    case("loss_weights", LIST, **TWO, loss_weights=(0.5, 2.0)),
     case("loss_weights", LIST, **NAMED, loss_weights={"klass": 0.5, "value": 2.0}),
     case("loss_weights", LIST, **NAMED, loss_weights={"value": 2.0, "klass": 0.5}),
     case("metrics", LIST, **TWO, metrics=["acc", "mae"]),
@@ -171,6 +174,7 @@ NAMES = [
     case("loss", {**DICT, "y": {"value": VALUE, "klass": Y}}, **NAMED),
     case("loss", {**DICT, "y": {"klass": ONE_HOT, "value": VALUE}}, loss="mse"),
     case("loss_weights", DICT, **NAMED, loss_weights={"value": 3.0, "klass": 1.0}),
+    case("loss_weights", DICT, **NAMED, loss_weights=[1.0, 3.0]),
     case("metrics", DICT, **NAMED, metrics={"klass": ["acc"], "value": "mae"}),
     case("metrics", DICT, **NAMED, metrics={"value": ["mae"]}),
     case("weighted_metrics", DICT, **NAMED, weighted_metrics={"value": ["mae"], "klass": "acc"}),
@@ -183,6 +187,41 @@ def test_a_dict_of_outputs(data, arguments):
     assert_parity(two_named, lambda: compile_with(**new(arguments))(), data, **SHORT)
 
 
+def values_named(*names):
+    def build():
+        x = keras.Input([8])
+        return keras.Model(x, [keras.layers.Dense(1, name=name)(x) for name in names])
+
+    return build
+
+
+@covers("compile: loss")
+def test_losses_that_compare_all_outputs_at_once():
+    compile = compile_with(**EAGER, loss=("mse", "mae", "mse"), metrics=None)
+    data = {"x": X, "y": [VALUE, 2 * VALUE]}
+    seen = assert_parity(values_named("a", "b"), compile, data, then=fit, **SHORT)
+    assert "a_b_loss" in seen["history"]
+
+
+@covers("compile: loss")
+def test_labels_for_the_outputs_with_a_loss_alone():
+    compile = compile_with(**EAGER, loss=["mse", None, "mae", None, None], metrics=None)
+    data = {"x": X, "y": [VALUE, 2 * VALUE]}
+    assert_parity(values_named(*"abcde"), compile, data, then=fit, **SHORT)
+
+
+@covers("compile: loss", "compile: metrics")
+@pytest.mark.parametrize(("first", "later"), [([Y], [Y, VALUE]), ([Y, VALUE], [Y])])
+def test_labels_in_other_containers_in_a_later_call(first, later):
+    def script(Trainer):
+        trainer = Trainer(two_outputs())
+        trainer.compile("sgd", (SPARSE, None), metrics=["acc", "mae"], run_eagerly=True)
+        trained = fit(trainer, {"x": X, "y": first}, **SHORT)
+        return {"trained": trained, "evaluated": trainer.evaluate(X, later, verbose=0)}
+
+    assert_parity(script=script)
+
+
 @covers("compile: loss", "compile: metrics")
 @pytest.mark.parametrize("container", [list, dict])
 def test_labels_alone_for_one_output_in_a_container(container):
@@ -192,6 +231,17 @@ def test_labels_alone_for_one_output_in_a_container(container):
         return keras.Model(inputs, {"out": out} if container is dict else [out])
 
     assert_parity(build, compile_with(**EAGER), CLASSES, **SHORT)
+
+
+@covers("compile: metrics")
+def test_outputs_under_each_others_names():
+    def build():
+        x = keras.Input([8])
+        klass = keras.layers.Dense(3, activation="softmax", name="value")(x)
+        return keras.Model(x, {"klass": klass, "value": keras.layers.Dense(1, name="klass")(x)})
+
+    arguments = {**EAGER, **NAMED, "metrics": {"klass": ["acc"], "value": "mae"}}
+    assert_parity(build, compile_with(**arguments), {**DICT, "x": X}, then=fit, **SHORT)
 
 
 @covers("compile: loss", "compile: metrics")

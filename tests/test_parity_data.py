@@ -9,7 +9,9 @@ import pytest
 import scipy.sparse
 import tensorflow as tf
 from cases import ONE_HOT, SIDE, SPARSE, VALUE, X, Y, compile_with, plain, two_named
-from parity import Pair, assert_parity, covers, fit
+from parity import Pair, assert_parity, calls, covers, fit
+
+from fit_unfolded.record import Recorder
 
 BLOCKS = (1, 2)
 
@@ -164,6 +166,30 @@ def test_each_kind_of_data(pair, data, test, arguments):
     batch = {"batch_size": 8} if isinstance(data, dict) else {}
     how = {"script": fit} if test is None else {"test": test}
     pair.assert_parity(data, **how, **{"epochs": 2, **batch, **arguments})
+
+
+@covers("data: tf.data.Dataset")
+@pytest.mark.parametrize("metrics", [None, ["acc"]], ids=str)
+@pytest.mark.parametrize("call", ["fit", "evaluate", "validation"])
+def test_no_batch_at_all(call, metrics):
+    def script(Trainer):
+        trainer = Trainer(plain())
+        trainer.compile("sgd", SPARSE, metrics=metrics, run_eagerly=True)
+        recorder = Recorder()
+        arguments = {"verbose": 0, "callbacks": [recorder]}
+        empty = unknown().take(0)
+        seen = {}
+        try:
+            if call == "validation":
+                seen["history"] = trainer.fit(X, Y, validation_data=empty, **arguments).history
+            else:
+                result = getattr(trainer, call)(empty, **arguments)
+                seen["result"] = result.history if call == "fit" else result
+        except Exception as error:
+            seen["error"] = type(error).__name__
+        return {**seen, "calls": calls(recorder)}
+
+    assert_parity(script=script)
 
 
 @covers("data: NumPy arrays")

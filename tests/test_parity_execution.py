@@ -8,6 +8,7 @@ import tensorflow as tf
 from cases import CLASSES, IMAGES, SEQUENCES, SHORT, X, Y, cnn, compile_with, lstm, mlp, plain, rnn
 from parity import assert_parity, covers, fit, train
 
+import manual_loop
 from manual_loop import desks, execution
 
 # XLA compiles anew for each size of a batch: these are all of one size.
@@ -127,13 +128,29 @@ def test_functions_run_eagerly():
         tf.config.run_functions_eagerly(False)
 
 
-@covers("fit: a limit of epochs and steps (keras.config)")
-def test_limits_for_debugging():
+@pytest.fixture
+def limits():
     keras.config.set_max_epochs(1)
     keras.config.set_max_steps_per_epoch(2)
-    try:
-        seen = assert_parity(plain, compile_with(), CLASSES, epochs=3, batch_size=4)
-    finally:
-        keras.config.set_max_epochs(None)
-        keras.config.set_max_steps_per_epoch(None)
+    yield
+    keras.config.set_max_epochs(None)
+    keras.config.set_max_steps_per_epoch(None)
+
+
+@covers("fit: a limit of epochs and steps (keras.config)")
+@pytest.mark.parametrize("given", [{"epochs": 3}, {"steps_per_epoch": 2}, {"steps_per_epoch": 3}])
+def test_limits_for_debugging(limits, given):
+    eager = compile_with(run_eagerly=True)
+    seen = assert_parity(plain, eager, CLASSES, **given, batch_size=4)
     assert len(seen["epochs"]) == 1
+
+
+@covers("fit: a limit of epochs and steps (keras.config)", promise="warns at the line of the call")
+def test_where_a_warning_comes_from(limits):
+    trainer = manual_loop.Trainer(plain())
+    trainer.compile(**compile_with(run_eagerly=True)())
+    with pytest.warns(UserWarning, match="Limiting|ran out") as caught:
+        trainer.fit(X, Y, batch_size=22, epochs=2, verbose=0)
+    found = [(str(warning.message)[:8], warning.filename) for warning in caught]
+    here, there = __file__, manual_loop.trainer.__file__
+    assert found == [("Limiting", here), ("Limiting", here), ("Your inp", there)]

@@ -1,8 +1,22 @@
 """Every kind of model and layer, and what models may carry along."""
 
+import collections
+
 import keras
 import pytest
-from cases import CLASSES, SEQUENCES, SPARSE, VALUE, X, Y, compile_with, functional, mlp, plain
+from cases import (
+    CLASSES,
+    ONE_HOT,
+    SEQUENCES,
+    SPARSE,
+    VALUE,
+    X,
+    Y,
+    compile_with,
+    functional,
+    mlp,
+    plain,
+)
 from parity import assert_parity, covers, fit, train
 
 layers, ops = keras.layers, keras.ops
@@ -44,6 +58,17 @@ class NamedOutputs(Subclassed):
 class PairOfOutputs(NamedOutputs):
     def call(self, x):
         return tuple(super().call(x).values())
+
+
+class OrderedOutputs(NamedOutputs):
+    def call(self, x):
+        outputs = super().call(x)
+        return collections.OrderedDict(size=outputs["size"], klass=outputs["klass"])
+
+
+class NotInOrder(OrderedOutputs):
+    def call(self, x):
+        return dict(super().call(x))
 
 
 class Nested(NamedOutputs):
@@ -166,6 +191,20 @@ MODELS = [
         metrics={"klass": ["acc"]},
     ),
     case(
+        "subclassed, a dict of outputs not by the alphabet",
+        NotInOrder,
+        BOTH,
+        loss={"klass": SPARSE, "size": "mse"},
+        metrics={"klass": ["acc"], "size": ["mae"]},
+    ),
+    case(
+        "subclassed, an ordered dict of outputs",
+        OrderedOutputs,
+        {"x": X, "y": collections.OrderedDict(size=VALUE, klass=Y)},
+        loss=collections.OrderedDict(size="mse", klass=SPARSE),
+        metrics={"klass": ["acc"], "size": ["mae"]},
+    ),
+    case(
         "subclassed, a tuple of outputs",
         PairOfOutputs,
         {"x": X, "y": (Y, VALUE)},
@@ -178,6 +217,13 @@ MODELS = [
         {"x": X, "y": {"first": Y, "rest": [VALUE, VALUE]}},
         loss={"first": SPARSE, "rest": ["mse", "mae"]},
         metrics={"first": ["acc"], "rest": [["mae"], ["mse"]]},
+    ),
+    case(
+        "subclassed, outputs in outputs, labels in a tuple there",
+        Nested,
+        {"x": X, "y": {"first": ONE_HOT, "rest": (VALUE, VALUE)}},
+        loss="mse",
+        **NO_METRICS,
     ),
     case("nested models", nested),
     case("shared layers", shared, SHARED),
@@ -200,6 +246,16 @@ MODELS = [
 @pytest.mark.parametrize(("build", "data", "compile"), MODELS)
 def test_each_kind_of_model(build, data, compile):
     assert_parity(build, compile_with(run_eagerly=True, **compile), data, then=fit, **SHORT)
+
+
+@covers("model: layers that train if they are not told")
+def test_evaluate_and_predict_tell_every_layer_that_they_do_not_train():
+    class Drop(layers.Dropout):
+        def call(self, inputs, training=True):
+            return super().call(inputs, training)
+
+    eager = compile_with(run_eagerly=True)
+    assert_parity(build(lambda: Drop(0.5)), eager, CLASSES, batch_size=11)
 
 
 @covers("model: layers with metrics and counters", "model: masks in the loss and the metrics")

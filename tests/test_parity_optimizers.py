@@ -75,3 +75,16 @@ def test_options_that_change_weights_at_the_end_of_fit(how):
         }
 
     assert_parity(plain, compile, CLASSES, then=fit, **SHORT)
+
+
+@covers("optimizer: use_ema", "fit: epochs")
+@pytest.mark.parametrize("epochs", [0, 1])
+def test_averages_are_written_after_any_epoch(epochs):
+    def script(Trainer):
+        trainer = Trainer(plain())
+        trainer.compile(Adam(use_ema=True), SPARSE, run_eagerly=True)
+        trainer.optimizer.build(trainer.model.trainable_variables)
+        trainer.model.layers[0].bias.assign_add([1.0] * 4)  # now apart from their averages
+        return fit(trainer, CLASSES, epochs=epochs)
+
+    assert_parity(script=script)
