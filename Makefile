@@ -17,7 +17,7 @@ GPU := $(VENV)/.gpu
 PIP = $(if $(shell command -v uv),uv pip install --quiet --python $(BIN)/python,\
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check)
 
-.PHONY: compare bench bench-peers gpu-check has-gpu test fuzz mutants lint format clean
+.PHONY: compare bench bench-peers gpu-check has-gpu scaling test fuzz mutants lint format clean
 
 compare: $(STAMP)
 	$(BIN)/fit-unfolded compare
@@ -37,6 +37,10 @@ has-gpu:
 	@nvidia-smi -L >/dev/null 2>&1 || { \
 		echo 'error: no GPU here: `nvidia-smi -L` lists none; see to its driver first.' >&2; \
 		exit 2; }
+
+# Replicas and workers of this one machine, and a model of what a step costs: see docs/scaling.md
+scaling: $(STAMP)
+	$(BIN)/python -m fit_unfolded.bench.scaling $(or $(FILE),scaling.json)
 
 test: lint
 	$(BIN)/python -m pytest -q -n $(JOBS) --dist worksteal
