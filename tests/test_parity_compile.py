@@ -91,7 +91,7 @@ ONE_OUTPUT = [
     case("loss", WITH_ONE_HOT, loss=Cubed),
     case("loss", WITH_ONE_HOT, loss=New(Cubed, reduction="sum_over_batch_size", name="c")),
     case("loss", WITH_ONE_HOT, loss=["categorical_crossentropy"]),
-    case("loss", WITH_ONE_HOT, loss=["categorical_crossentropy", "mse"]),
+    case("loss", WITH_ONE_HOT, loss=["crossentropy", "mse"]),
     case("loss", {"x": X, "y": [Y]}),
     case("loss", WITH_ONE_HOT, loss={"out": "mse"}, metrics={"out": ["mae"]}),
     case("loss_weights", CLASSES, loss_weights=0.3),

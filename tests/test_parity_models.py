@@ -195,14 +195,14 @@ MODELS = [
         NotInOrder,
         BOTH,
         loss={"klass": SPARSE, "size": "mse"},
-        metrics={"klass": ["acc"], "size": ["mae"]},
+        metrics=[["acc"], ["mae"]],
     ),
     case(
         "subclassed, an ordered dict of outputs",
         OrderedOutputs,
         {"x": X, "y": collections.OrderedDict(size=VALUE, klass=Y)},
         loss=collections.OrderedDict(size="mse", klass=SPARSE),
-        metrics={"klass": ["acc"], "size": ["mae"]},
+        metrics=[["mae"], ["acc"]],
     ),
     case(
         "subclassed, a tuple of outputs",
