@@ -98,7 +98,6 @@ def two(strategy, folder):
             Backup(own / "backup.npz"),
             keras.callbacks.ModelCheckpoint(own / "{epoch}.keras"),
             keras.callbacks.CSVLogger(own / "log.csv"),
-            keras.callbacks.TensorBoard(own / "board"),
         ]
 
     seen, trainer = train(strategy, callbacks=writers)
