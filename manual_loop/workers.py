@@ -25,7 +25,6 @@ import os
 import re
 import signal
 import socket
-import sys
 import threading
 import zlib
 
@@ -106,7 +105,7 @@ def ended_after(seconds):
 
     While TensorFlow waits here, it lets no other Python thread run: only `faulthandler` can.
     """
-    faulthandler.dump_traceback_later(seconds, exit=True, file=sys.__stderr__ or sys.stderr)
+    faulthandler.dump_traceback_later(seconds, exit=True, file=2)  # standard error
     try:
         yield
     finally:

@@ -142,7 +142,7 @@ def test_each_worker_reads_its_own_files(found):
 @covers("workers: callbacks", promise="only the chief writes")
 def test_only_the_chief_writes(found):
     chief, other = found["two"]
-    assert chief["files"] == ["1.keras", "2.keras", "3.keras", "board", "log.csv"]
+    assert chief["files"] == ["1.keras", "2.keras", "3.keras", "log.csv"]
     assert other["files"] == []
 
 
