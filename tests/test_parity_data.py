@@ -1,5 +1,6 @@
 """Every kind of data that `fit` takes, and sizes that do not divide by the batch."""
 
+import itertools
 import time
 
 import keras
@@ -40,6 +41,18 @@ def dataset(*arrays, batch=8):
 
 def unknown(*arrays):
     return dataset(*arrays).filter(lambda *batch: True)
+
+
+def growing():
+    """Of 2 batches, then of 3 more each time."""
+    sizes = itertools.count(2, 3)
+
+    def batches():
+        return itertools.repeat((X[:8], Y[:8]), next(sizes))
+
+    return tf.data.Dataset.from_generator(
+        batches, output_signature=(tf.TensorSpec([8, 8]), tf.TensorSpec([8, 1], tf.int64))
+    )
 
 
 def generator(batches=3, endless=False):
@@ -113,6 +126,7 @@ STREAMS = [
         lambda: {"x": unknown(), "validation_data": unknown()},
         epochs=3,
     ),
+    kind("tf.data.Dataset, longer in each epoch", lambda: {"x": growing()}, epochs=3),
     kind(
         "tf.data.Dataset, endless",
         lambda: {"x": dataset().repeat(), "validation_data": dataset().repeat()},

@@ -145,7 +145,7 @@ def test_limits_for_debugging(limits, given):
     assert len(seen["epochs"]) == 1
 
 
-@covers("fit: a limit of epochs and steps (keras.config)", promise="warns at the line of the call")
+@covers("fit: where the warning of a limit points", promise="to the line of the call")
 def test_where_a_warning_comes_from(limits):
     trainer = manual_loop.Trainer(plain())
     trainer.compile(**compile_with(run_eagerly=True)())
