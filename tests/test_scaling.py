@@ -7,7 +7,7 @@ import pytest
 from fit_unfolded.bench import scaling
 from fit_unfolded.bench.scaling import Cluster, Cost, Point
 
-COST = Cost(3e-4, 2e-4, 1e-11, 5e-10, 2e-9)
+COST = Cost(3e-4, 2e-4, 4e-2, 1e-11, 5e-10, 2e-9)
 POINTS = scaling.points("replicas", scaling.REPLICAS)
 
 
@@ -45,3 +45,8 @@ def test_a_point_is_measured():
     point = scaling.measure(Point("one device", 1, 4, 2), None)
     assert 0 < point.seconds < 10
     assert "| one device | 1 | 4 | 2 |" in scaling.tables([point], {})
+
+
+def test_predictions_are_those_of_the_model():
+    first, *_ = scaling.predictions(start=0.01).splitlines()[2:]
+    assert first == "| 1 GPU | mlp, 128 samples each | 10.0 | 100% | 10.1 | 1.0 |"

@@ -73,11 +73,12 @@ def points(kind: str, counts: Sequence[int]) -> list[Point]:
 
 @dataclass(frozen=True)
 class Cost:
-    """What a step costs: seconds = start + each * count + flop / rate + ... (see `seconds`).
+    """What a step costs, term by term, see `terms`.
 
     Attributes:
         start: seconds that every step takes.
         each: seconds for each replica or worker: its share of the machine's dispatching.
+        together: seconds as soon as there are several: to wait for each other's messages.
         per_flop: seconds.
         per_input_byte: seconds, to gather and hand over the batch.
         per_gradient_byte: seconds, for each one after the first: to send and add up.
@@ -85,6 +86,7 @@ class Cost:
 
     start: float
     each: float
+    together: float
     per_flop: float
     per_input_byte: float
     per_gradient_byte: float
@@ -95,9 +97,10 @@ class Cost:
 
 
 def terms(point: Point) -> list[float]:
-    """What the five costs are multiplied by."""
+    """What the six costs are multiplied by."""
+    several = float(point.count > 1)
     shared = (point.count - 1) * point.gradient_bytes
-    return [1.0, point.count, point.flop, point.input_bytes, shared]
+    return [1.0, point.count, several, point.flop, point.input_bytes, shared]
 
 
 def fitted(measured: Sequence[Point]) -> Cost:
@@ -147,6 +150,43 @@ class Cluster:
         return self.start + flop / count / self.flops + sent + 2 * (count - 1) * self.latency
 
 
+# A step's operations and bytes of gradients, on each device or worker.
+MLP = Point("", 1, WEAK, 512)
+TO_PREDICT = {
+    "mlp, 128 samples each": (MLP.flop, MLP.gradient_bytes),
+    # 25.6 million weights; 3.8e9 multiplications and additions a sample (He et al. 2015, table 1),
+    # and twice as many again backward
+    "ResNet-50's size, 32 samples each": (32 * 3 * 2 * 3.8e9, 4 * 25.6e6),
+}
+
+
+def predictions(start: float) -> str:
+    """What the model says of 8 GPUs and of 64 workers, as assumed here; a Markdown table.
+
+    Args:
+        start: seconds that a step takes to be started, as measured.
+    """
+    from fit_unfolded.bench.report import table
+
+    clusters = {
+        "GPU": (Cluster(2e13, 1e11, 1e-5, start), (1, 2, 4, 8)),
+        "worker": (Cluster(1e11, 1.25e9, 5e-5, start), (1, 4, 16, 64)),
+    }
+    rows = []
+    for device, (cluster, counts) in clusters.items():
+        for name, (flop, gradient_bytes) in TO_PREDICT.items():
+            whole = flop * counts[-1]
+            alone = [cluster.seconds(1, work, gradient_bytes) for work in (flop, whole)]
+            for count in counts:
+                weak = cluster.seconds(count, flop * count, gradient_bytes)
+                strong = cluster.seconds(count, whole, gradient_bytes)
+                row = [f"{count} {device}{'s' * (count > 1)}", name, f"{weak * 1e3:,.1f}"]
+                row += [f"{alone[0] / weak:.0%}", f"{strong * 1e3:,.1f}"]
+                rows.append([*row, f"{alone[1] / strong:.1f}"])
+    weak_headers = ["weak: ms a step", "efficiency"]
+    return table(["", "model", *weak_headers, "strong: ms a step", "times as fast as one"], rows)
+
+
 # Measuring -------------------------------------------------------------------------------------
 
 
@@ -191,6 +231,7 @@ def main(file: Path) -> None:
     figures = {"points": [asdict(point) for point in measured], "costs": costs}
     write_json(file, circumstances() | {"environment": environment()} | figures)
     print(tables(measured, {kind: Cost(**cost) for kind, cost in costs.items()}))
+    print("\n" + predictions(costs["replicas"]["start"] + costs["replicas"]["each"]))
 
 
 def tables(measured: Sequence[Point], costs: dict[str, Cost]) -> str:
@@ -212,13 +253,14 @@ def tables(measured: Sequence[Point], costs: dict[str, Cost]) -> str:
             kind,
             f"{cost.start * 1e3:.2f} ms",
             f"{cost.each * 1e3:.2f} ms",
+            f"{cost.together * 1e3:.2f} ms",
             _per_second(cost.per_flop, "GFLOP/s"),
             _per_second(cost.per_input_byte, "GB/s"),
             _per_second(cost.per_gradient_byte, "GB/s"),
         ]
         for kind, cost in costs.items()
     ]
-    names = ["", "a step", "each", "arithmetic", "input", "gradients"]
+    names = ["", "a step", "each", "together", "arithmetic", "input", "gradients"]
     return f"{table(headers, rows)}\n\n{table(names, found)}"
 
 
