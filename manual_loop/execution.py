@@ -223,7 +223,10 @@ def unwrapping(step):
             return tf.cast(leaf.values, leaf.dtype)
         return None if isinstance(leaf, tf.experimental.Optional) else leaf
 
-    return lambda data: step(tree.map_structure(unwrap, data))
+    def unwrapped(data):
+        return step(tree.map_structure(unwrap, data))
+
+    return unwrapped
 
 
 def concatenate(*outputs):
