@@ -19,7 +19,7 @@ from pathlib import Path
 
 import keras
 import tensorflow as tf
-from cases import X, Y, compile_with, layers, plain
+from cases import X, Y, compile_with, mlp, plain
 from parity import exact, fit
 
 import keras_fit
@@ -38,19 +38,6 @@ THIRDS = {"x": X[:18], "y": Y[:18]}  # a batch of 6 has as many samples for each
 HOW = {"epochs": EPOCHS, "batch_size": 8}  # the last batch is partial
 
 
-def model():
-    """With random numbers, and moving averages that each worker has of its own."""
-    return keras.Sequential(
-        [
-            keras.Input([8]),
-            layers.Dense(6, activation="relu", kernel_regularizer="l2"),
-            layers.Dropout(0.3),
-            layers.BatchNormalization(),
-            layers.Dense(3, activation="softmax"),
-        ]
-    )
-
-
 def make(Trainer, strategy, build, **compile):
     keras.backend.clear_session()
     keras.utils.set_random_seed(0)
@@ -61,7 +48,7 @@ def make(Trainer, strategy, build, **compile):
     return trainer
 
 
-def train(strategy, build=model, data=TRAINED, callbacks=list, Trainer=manual_loop.Trainer, **how):
+def train(strategy, build=mlp, data=TRAINED, callbacks=list, Trainer=manual_loop.Trainer, **how):
     """A dict of all that is to be seen of one training, and the trainer."""
     compile = {name: how.pop(name) for name in ("steps_per_execution",) if name in how}
     trainer = make(Trainer, strategy, build, **compile)
