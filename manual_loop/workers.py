@@ -26,6 +26,7 @@ import re
 import signal
 import socket
 import threading
+import time
 import zlib
 
 import keras
@@ -39,6 +40,7 @@ tree = keras.tree
 
 MEETING_SECONDS = 300  # to start all workers by hand
 START_SECONDS = 60  # for TensorFlow to connect them
+ENDING_SECONDS = 5  # for the system to close the port of a process that has died
 
 # These write files, or send what they would write: they run on the chief alone.
 WRITERS = (
@@ -290,13 +292,27 @@ def raise_if_lost(strategy, error):
     cluster = cluster_of(strategy)
     if cluster is None or not isinstance(error, LOST):
         return
-    gone = [name for name in cluster.addresses if not answers(cluster, name)]
+    gone = gone_from(cluster)
     if gone or isinstance(error, tf.errors.UnavailableError):
         raise ConnectionError(
             f"{' and '.join(gone) or 'Another worker'} is gone, and {cluster.task} cannot go on "
             "alone. Start all workers again; with a `Backup` among the callbacks, training goes "
             f"on after the last epoch that was finished. (TensorFlow: {in_short(error)})"
         ) from error
+
+
+def gone_from(cluster):
+    """The names of the workers that answer no more.
+
+    A process that dies may lose its connections, which TensorFlow notices at once, before its port:
+    so all are asked until one is missed.
+    """
+    end = time.monotonic() + ENDING_SECONDS
+    while True:
+        gone = [name for name in cluster.addresses if not answers(cluster, name)]
+        if gone or time.monotonic() > end:
+            return gone
+        time.sleep(0.1)
 
 
 def answers(cluster, name):

@@ -26,6 +26,7 @@ from fit_unfolded.bars import PROGRESS
 from fit_unfolded.launch import cluster, free_addresses
 from manual_loop.backup import Backup
 from manual_loop.meeting import meet, read_cluster
+from manual_loop.workers import gone_from
 
 SCRIPT = Path(__file__).parent / "clusters.py"
 LAUNCH = [sys.executable, "-m", "fit_unfolded", "launch", "--workers", "2"]
@@ -165,6 +166,16 @@ def test_a_worker_that_dies_in_mid_epoch(found, case, dead, alive):
     error = f"ConnectionError: worker {dead} is gone, and worker {alive} cannot go on"
     assert found[case][alive]["error"].startswith(error)
     assert found[case][alive]["seconds"] < BOUND
+
+
+def test_a_port_that_outlives_its_process_for_a_moment():
+    addresses = free_addresses(2)
+    host, port = addresses[1].split(":")
+    with socket.create_server((host, int(port))) as server:
+        timer = threading.Timer(0.5, server.close)
+        timer.start()
+        assert gone_from(read_cluster(cluster(addresses, 0))) == ["worker 1"]
+        timer.join()
 
 
 @covers("workers: one dies", promise="0 ULP: a restart ends with the weights of an undisturbed run")
