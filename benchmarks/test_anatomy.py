@@ -1,14 +1,19 @@
-"""Where the time of a step goes."""
+"""Where the time of a step goes, and that of an epoch."""
 
 import pytest
 
-from fit_unfolded.bench.anatomy import anatomy
+from fit_unfolded.bench.anatomy import anatomy_of_a_step, anatomy_of_an_epoch
 from fit_unfolded.bench.models import MODELS
+
+WHAT = {"a step": anatomy_of_a_step, "an epoch": anatomy_of_an_epoch}
 
 
 @pytest.mark.parametrize("model", list(MODELS))
-def test_anatomy(benchmark, model):
+@pytest.mark.parametrize("what", list(WHAT))
+def test_anatomy(benchmark, what, model):
     """The round is the whole measurement; the pieces are in `extra_info`."""
-    benchmark.group = f"anatomy {model}"
-    pieces = benchmark.pedantic(anatomy, [MODELS[model]], rounds=1)
-    benchmark.extra_info.update(kind="anatomy", model=model, seconds_a_step=pieces)
+    if (what, model) == ("an epoch", "cnn"):
+        pytest.skip("convolutions are not put into a block: see desks.gains_from_a_block")
+    benchmark.group = f"anatomy of {what} {model}"
+    pieces = benchmark.pedantic(WHAT[what], [MODELS[model]], rounds=1)
+    benchmark.extra_info.update(kind="anatomy", what=what, model=model, pieces=pieces)

@@ -19,6 +19,7 @@ import keras
 import tensorflow as tf
 
 from manual_loop.arrays import Carried, gather, on_gpu
+from manual_loop.calls import Call
 
 tree = keras.tree
 
@@ -83,7 +84,7 @@ class Desk:
 
     Attributes:
         specs: as given.
-        call: the graph without arguments.
+        call: the `calls.Call` of the function without arguments.
     """
 
     def __init__(self, function, specs, batches, partial=None):
@@ -108,11 +109,12 @@ class Desk:
         def call():
             values = [None if v is None else v.read_value() for v in self._variables]
             arguments = tf.nest.pack_sequence_as(self.specs, values, expand_composites=True)
-            at = self._position.read_value()
-            self._position.assign_add(self._batches)
-            return function(*arguments, at)
+            logs = function(*arguments, self._position.read_value())
+            with tf.control_dependencies(tf.nest.flatten(logs)):  # only if nothing failed
+                self._position.assign_add(self._batches)
+            return logs
 
-        return graph(call).get_concrete_function()
+        return Call(graph(call).get_concrete_function())
 
     def lay(self, walk):
         """Lay out what a `Walk` leads through, unless it lies here; go on where it stands."""

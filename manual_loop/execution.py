@@ -10,7 +10,7 @@ A rung of this ladder changes when and where the lines of `steps.py` run, never 
 
 Keras 3.15 has the same rungs (`keras/src/backend/tensorflow/trainer.py`,
 `TensorFlowTrainer._make_function`, `make_predict_function`), always over a `tf.data` iterator. Here
-batches of arrays come from a desk: see `desks.py`.
+batches of arrays come from a desk: see `desks.py`, and `calls.py` for what a call costs.
 """
 
 import functools

@@ -183,9 +183,12 @@ def test_the_report_shows_what_was_measured(quick, tmp_path):
              "peak_bytes": size * 2**20, "idle_bytes": 2**20, "traces": 3}
             for side, size in (("fit", 200), ("loop", 100))
         ),
-        {"kind": "anatomy", "model": "chapter",
-         "seconds_a_step": {"fit": 3e-3, "a batch from tf.data alone": 1e-3, "loop": 2e-3,
-                            "the loop's graph alone": 1.5e-3, "an empty graph": 1e-4}},
+        *(
+            {"kind": "anatomy", "what": what, "model": model, "pieces": {"fit": 3e-3, "a piece": t}}
+            for what, model, t in (
+                ("a step", "chapter", 1e-3), ("a step", "mlp", 2e-3), ("an epoch", "mlp", 0.5)
+            )
+        ),
         *(
             {"kind": "stream", "side": side, "data_bytes": 2**28, "peak_bytes": size * 2**20,
              "idle_bytes": 2**20}
@@ -204,7 +207,9 @@ def test_the_report_shows_what_was_measured(quick, tmp_path):
     assert f"**{value:.2f}** ({low:.2f} to {high:.2f})" in page
     assert "| chapter, block | 200 | 100 | 0.500 | 199 | 99 | 3 | 3 |" in page
     assert "needs 40 MiB above the data on fit, 30 MiB on the loop" in page
-    assert "| chapter | 3,000 | 1,000 | 2,000 | 1,500 | 100 |" in page
+    assert "| a step, µs | chapter | mlp |" in page
+    assert "| a piece | 1,000 | 2,000 |" in page
+    assert "| a piece | 500.00 |" in page
     assert "load average before: 0.25" in page
     assert f"| {records[0]['ratios']['best'][0]:.2f} of 13" in page
     assert "loop / fit, at most | 1.00 of 1.1 |" in page

@@ -1,88 +1,131 @@
-"""Where the time of a step goes, one batch a call without XLA: its pieces, timed by themselves."""
+"""Where the time goes: the pieces of a step and of an epoch, timed by themselves."""
 
 import time
 from collections.abc import Callable
+from typing import Any
 
+import keras
 import numpy as np
 import tensorflow as tf
 
-from fit_unfolded.bench.cases import SEED, Case, Variant
+from fit_unfolded.bench.cases import SEED, TRAINERS, Case, Variant
 from fit_unfolded.bench.models import Model
 from fit_unfolded.measure import in_turns, turns_of
 from manual_loop.arrays import Resident, Walk, stream_arrays
+from manual_loop.calls import op_of
+from manual_loop.desks import graph
 
 ROUNDS = 7
-FIT, ITERATOR, LOOP, GRAPH, EMPTY = (
-    "fit",
-    "a batch from tf.data alone",
-    "loop",
-    "the loop's graph alone",
-    "an empty graph",
-)
+
+Piece = Callable[[], Any]
 
 
-def anatomy(model: Model) -> dict[str, float]:
-    """Seconds a step, the median of rounds in turns, by the names above.
+def anatomy_of_a_step(model: Model) -> dict[str, float]:
+    """Seconds a step, one batch a call without XLA: piece -> median of rounds in turns.
 
-    `fit` and `loop` are epochs, as everywhere; the others are calls in an empty `for`, as many as
-    an epoch has steps.
+    `fit` and `loop` are whole epochs, the others calls in an empty `for`, as many as an epoch has
+    steps. On a CPU.
     """
-    case = Case(model, "step", xla=(False,))
+    trainers, epochs = _trained(model, "step", xla=False)
     x, y = model.data()
-    trainers = {side: case.trainer(Variant(side, False)) for side in (FIT, LOOP)}
-    runners = {
-        name: turns_of(trainer, x, y, model.batch_size, 2) for name, trainer in trainers.items()
-    }
-    turns = in_turns(runners, SEED, 1)  # traces
+    (desk,) = trainers["loop"]._train_function._batches.values()
+    step = desk.call.function
+    count = tf.Variable(0.0)
+    empty = graph(lambda: count.assign_add(1.0)).get_concrete_function()
+    resident = Resident((tf.constant(x), tf.constant(y)), model.samples, model.batch_size, True)
+
+    def iterate() -> None:
+        for _ in stream_arrays((x, y), model.samples, model.batch_size, shuffle=True):
+            pass
+
+    def calls(call: Piece) -> Piece:
+        def piece() -> None:
+            desk.lay(Walk(resident))
+            for _ in range(model.steps):
+                call()
+
+        return piece
+
     pieces = {
-        ITERATOR: _iterator(model, x, y),
-        GRAPH: _graph(trainers[LOOP], model, x, y),
-        EMPTY: _empty(model),
+        "a batch from tf.data alone": iterate,
+        "the loop's graph alone, called as a function": calls(step),
+        "the loop's graph alone, called by an op": calls(op_of(step)),
+        "forward and backward alone": calls(_gradients(trainers["loop"].model, x, y, model)),
+        "an empty graph, called as a function": calls(empty),
+        "an empty graph, called by an op": calls(op_of(empty)),
     }
-    seconds: dict[str, list[float]] = {name: [] for name in (*runners, *pieces)}
-    for number in range(ROUNDS):
-        for name, piece in pieces.items():
-            seconds[name].append(_timed(piece))
-        turns = in_turns(runners, SEED + number, 1)
-        for name in runners:
-            seconds[name] += turns[name][0].seconds
-    return {name: float(np.median(times)) / model.steps for name, times in seconds.items()}
+    seconds = _in_turns(pieces, epochs)
+    return {name: seconds[name] / model.steps for name in ("fit", "loop", *pieces)}
 
 
-def _timed(piece: Callable[[], None]) -> float:
+def anatomy_of_an_epoch(model: Model) -> dict[str, float]:
+    """Seconds an epoch, all its batches in one XLA program: piece -> median of rounds in turns."""
+    trainers, epochs = _trained(model, "block", xla=True)
+    x, y = model.data()
+    loop = trainers["loop"]
+    (desk,) = loop._train_function._blocks.values()
+    resident = Resident((tf.constant(x), tf.constant(y)), model.samples, model.batch_size, True)
+
+    def program() -> None:
+        desk.lay(Walk(resident))
+        desk.call()
+
+    def read() -> None:
+        for value in loop._metrics.result().values():
+            float(value)
+
+    pieces = {
+        "the program alone": program,
+        "the metrics reset": loop._metrics.reset,
+        "the metrics read": read,
+    }
+    seconds = _in_turns(pieces, epochs)
+    return {name: seconds[name] for name in ("fit", "loop", *pieces)}
+
+
+def _trained(model: Model, mode: str, xla: bool) -> tuple[dict[str, Any], Piece]:
+    """Trainers of both sides, traced; and a function: seconds of an epoch of each."""
+    case = Case(model, mode, xla=(xla,))
+    trainers = {side: case.trainer(Variant(side, xla)) for side in TRAINERS}
+    x, y = model.data()
+    runners = {
+        side: turns_of(trainer, x, y, model.batch_size, case.epochs_per_turn)
+        for side, trainer in trainers.items()
+    }
+
+    def epochs() -> dict[str, float]:
+        turns = in_turns(runners, SEED, 1)
+        return {side: float(np.median(turns[side][0].seconds)) for side in runners}
+
+    epochs()
+    return trainers, epochs
+
+
+def _gradients(model: Any, x: np.ndarray, y: np.ndarray, of: Model) -> Piece:
+    """Calls a graph of the gradients on one batch: no optimizer, no metrics."""
+    x, y = tf.constant(x[: of.batch_size]), tf.constant(y[: of.batch_size])
+    loss = keras.losses.SparseCategoricalCrossentropy()
+
+    def gradients() -> list[tf.Tensor]:
+        with tf.GradientTape() as tape:
+            value = loss(y, model(x, training=True))
+        return tape.gradient(value, model.trainable_weights)
+
+    return graph(gradients).get_concrete_function()
+
+
+def _in_turns(pieces: dict[str, Piece], epochs: Piece) -> dict[str, float]:
+    """Seconds of each piece, and of an epoch on each side, by name: medians of the rounds."""
+    for piece in pieces.values():  # the first call optimises
+        piece()
+    rounds = [
+        {name: _timed(piece) for name, piece in pieces.items()} | epochs() for _ in range(ROUNDS)
+    ]
+    return {name: float(np.median([seconds[name] for seconds in rounds])) for name in rounds[0]}
+
+
+def _timed(piece: Piece) -> float:
     begin = time.perf_counter()
     piece()
     tf.test.experimental.sync_devices()
     return time.perf_counter() - begin
-
-
-def _iterator(model: Model, x: np.ndarray, y: np.ndarray) -> Callable[[], None]:
-    dataset = stream_arrays((x, y), model.samples, model.batch_size, shuffle=True)
-
-    def walk() -> None:
-        for _ in dataset:
-            pass
-
-    return walk
-
-
-def _graph(trainer: object, model: Model, x: np.ndarray, y: np.ndarray) -> Callable[[], None]:
-    (desk,) = trainer._train_function._batches.values()  # type: ignore[attr-defined]
-    resident = Resident((tf.constant(x), tf.constant(y)), model.samples, model.batch_size, True)
-
-    def walk() -> None:
-        desk.lay(Walk(resident))
-        for _ in range(model.steps):
-            desk.call()
-
-    return walk
-
-
-def _empty(model: Model) -> Callable[[], None]:
-    call = tf.function(lambda: tf.constant(0.0)).get_concrete_function()
-
-    def walk() -> None:
-        for _ in range(model.steps):
-            call()
-
-    return walk

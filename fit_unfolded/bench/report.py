@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from fit_unfolded.bench import anatomy, plots
+from fit_unfolded.bench import plots
 from fit_unfolded.bench.limit import Limits, Work
 from fit_unfolded.files import replacing
 from fit_unfolded.measure import Ratio, bootstrap
@@ -29,6 +29,18 @@ BARS = {
     "best loop / JAX lax.scan": {"chapter": 1.0, "mlp": 1.0, "cnn": 3.0},
 }  # fmt: skip
 MOST_FIRST_STEP, MOST_MEMORY = 1.1, 1.05
+
+STEP = """\
+One batch a call, without XLA. The pieces are called by themselves in an empty `for`, in turns with
+the epochs. What the loop adds to its graph is Python: a counter, the callbacks, two logs that
+become floats. A function that is called is handed to other threads, among which its ops are shared
+out; an op runs it where it stands, one op after the other. The loop calls its graph as a function,
+and by an op from the 500th call on if calls take less than a millisecond (`manual_loop/calls.py`).
+Forward and backward, called as a function here, are the same ops in the graphs of both sides."""
+
+EPOCH = """\
+An epoch in one XLA program. As in fit, the metrics are reset before it and read after it by Python,
+an op at a time: a metric may be any Python."""
 
 HOW = """\
 ## How it is measured
@@ -160,7 +172,10 @@ def text(suite: Suite) -> str:
         "![From eager to XLA, a rung at a time](ladder.png)",
         _steps(suite),
         "## Where the time of a step goes",
-        _anatomy(suite),
+        STEP,
+        _anatomy(suite, "a step", "µs", 1e6, 0),
+        EPOCH,
+        _anatomy(suite, "an epoch", "ms", 1e3, 2),
         "## Time to the first step, peak memory, traces",
         _first_steps(suite),
         _memory(suite),
@@ -294,21 +309,15 @@ def _steps(suite: Suite) -> str:
     return table(headers, rows)
 
 
-def _anatomy(suite: Suite) -> str:
-    pieces = (
-        anatomy.FIT, anatomy.ITERATOR, anatomy.LOOP, anatomy.GRAPH, anatomy.EMPTY,
-    )  # fmt: skip
+def _anatomy(suite: Suite, what: str, unit: str, scale: float, digits: int) -> str:
+    """A row for each piece, a column for each model."""
+    found = {e["model"]: e["pieces"] for e in suite.pieces if e["what"] == what}
+    pieces = dict.fromkeys(piece for seconds in found.values() for piece in seconds)
     rows = [
-        [e["model"], *(f"{e['seconds_a_step'][piece] * 1e6:,.0f}" for piece in pieces)]
-        for e in suite.pieces
+        [piece, *(f"{seconds[piece] * scale:,.{digits}f}" for seconds in found.values())]
+        for piece in pieces
     ]
-    return (
-        "One batch a call, without XLA; the pieces are called by themselves in an empty `for`, in "
-        "turns with the epochs. What the loop adds to its graph is Python: a counter, the "
-        "callbacks, two logs that become floats. The rest of its step is TensorFlow's executor, "
-        "which runs the operations of Keras's step one by one, and cannot be faster than an empty "
-        "graph.\n\n" + table(["a step, µs", *pieces], rows)
-    )
+    return table([f"{what}, {unit}", *found], rows)
 
 
 def _title(entry: Entry) -> str:
