@@ -328,5 +328,7 @@ def answers(cluster, name):
 
 
 def in_short(error):
-    """The first line of an error's text, without the place in the graph."""
-    return str(error).splitlines()[0].rpartition("}} ")[-1]
+    """The first line of what an error says, without the place in the graph and in Python."""
+    place = re.compile(r"\s|Graph execution error|Detected at node|$")
+    says = [line for line in str(error).splitlines() if not place.match(line)]
+    return [*says, ""][0].rpartition("}} ")[-1]

@@ -165,6 +165,7 @@ def test_a_worker_that_dies_in_mid_epoch(found, case, dead, alive):
     assert found[case][dead] is None
     error = f"ConnectionError: worker {dead} is gone, and worker {alive} cannot go on"
     assert found[case][alive]["error"].startswith(error)
+    assert "(TensorFlow: Collective ops is aborted by: " in found[case][alive]["error"]
     assert found[case][alive]["seconds"] < BOUND
 
 
