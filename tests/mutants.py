@@ -4,7 +4,9 @@
 
 mutmut's operators make the mutants, and two of our own. TensorFlow is imported once; each mutant
 runs in a process forked from there and is put in its place by an import hook: no file changes. It
-meets the tests that reach its statement, those first that killed most, until one fails. What is
+meets the tests that reach its statement, those first that killed most, until one fails. The tests
+of replicas and workers train in processes of their own: they run file by file, in a copy of the
+project with the mutant in it, first if its line is about them and else last. What is
 known is kept in results/mutants.json: a run that was stopped goes on where it was, and when tests
 are added, only the survivors meet them. The report is also written to results/mutants.md.
 """
@@ -25,8 +27,12 @@ import multiprocessing
 import multiprocessing.connection
 import os
 import random
+import re
+import shutil
 import signal
+import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -44,6 +50,8 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "manual_loop"
 MODULES = ["steps", "objective", "metrics", "batches", "trainer"]
 TESTS = sorted([*ROOT.glob("tests/test_parity_*.py"), *ROOT.glob("tests/test_[et]r*.py")])
+PROCESSES = [ROOT / "tests" / f"test_{name}.py" for name in ("distribution", "workers")]
+ABOUT_PROCESSES = re.compile("strategy|distribution|workers|replica")
 # imported before the fork: what takes long and is not mutated
 IMPORTED = ["conftest", "cases", "keras_fit", "hypothesis", "scipy.sparse"]
 SESSION = ROOT / "results" / "mutants.json"
@@ -87,6 +95,8 @@ class Mutant:
         self.before = [line.strip() for _, a, b, _, _ in changed for line in before[a:b]]
         self.after = [line.strip() for _, _, _, a, b in changed for line in after[a:b]]
         self.function, self.statement_lines, self.on_import = around(tree.code, self.line)
+        statement = [before[i - 1] for i in self.statement_lines if i <= len(before)]
+        self.is_about_processes = any(map(ABOUT_PROCESSES.search, statement))
         self.key = hashlib.sha256(f"{module}\n{self.source}".encode()).hexdigest()[:16]
 
     def described(self):
@@ -305,6 +315,14 @@ def survey(path, tell):
     return plugin.result() if code == 0 else None
 
 
+def survey_whole(path, tell):
+    """As `survey`, for a file that runs as a whole."""
+    file, begin = str(path.relative_to(ROOT)), time.monotonic()
+    if in_copy(None, file, 900):
+        return None
+    return {file: {"seconds": time.monotonic() - begin, "reaches": by_module(())}}
+
+
 class Trial:
     """A pytest plugin: some tests in a given order, each with a limit of time.
 
@@ -338,8 +356,59 @@ class Trial:
 
 
 def confirmed(mutant, limits, tell):
-    """As `trial`, but a test that fails has to fail alone as well, in a process of its own."""
-    left = dict(limits)
+    """The test that fails with this mutant, and fails alone as well; "" if none does."""
+    ways = [by_test, by_file]
+    if mutant.is_about_processes:
+        ways.reverse()
+    return ways[0](mutant, limits, tell) or ways[1](mutant, limits, tell)
+
+
+def by_file(mutant, limits, tell):
+    """`confirmed` of the tests that are whole files."""
+    for file, limit in limits.items():
+        if "::" not in file:
+            tell(file)
+            killer = in_copy(mutant, file, limit)
+            if killer and in_copy(mutant, killer if killer.startswith(file) else file, limit):
+                return killer
+    return ""
+
+
+def in_copy(mutant, tests, limit):
+    """The test that fails in a copy of the project, with a mutant in it or None; "" if none does.
+
+    Args:
+        mutant: a `Mutant`, or None.
+        tests: a file, or one test of it.
+        limit: seconds.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder, "copy")
+        shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(".*", "__pycache__", "results"))
+        if mutant is not None:
+            (copy / mutant.path.relative_to(ROOT)).write_text(mutant.source)
+        process = subprocess.Popen(
+            [sys.executable, "-m", "pytest", "-xq", "-pno:cacheprovider", tests],
+            cwd=copy,
+            env=os.environ | {"PYTHONPATH": str(copy)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+        try:
+            page, _ = process.communicate(timeout=limit)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            return f"out of time in {tests}"
+    print(page)
+    failed = re.search("^(?:FAILED|ERROR) (.+?)(?: - .*)?$", page, re.MULTILINE)
+    return failed[1] if failed else f"pytest: {process.returncode}" if process.returncode else ""
+
+
+def by_test(mutant, limits, tell):
+    """`confirmed` of single tests, each of which also fails in a process of its own."""
+    left = {test: limit for test, limit in limits.items() if "::" in test}
     while left:
         killer = in_process(mutant, left)
         if killer not in left or in_process(mutant, {killer: left[killer]}):
@@ -391,7 +460,9 @@ def tests_for(mutant, tests, met, changed, kills, seconds):
     near = [
         test
         for test, found in tests.items()
-        if (mutant.on_import or statement & {*found["reaches"][mutant.module]}) and test not in met
+        if "::" in test
+        and test not in met
+        and (mutant.on_import or statement & {*found["reaches"][mutant.module]})
     ]
     cost = {test: tests[test]["seconds"] for test in near}
     turn, turns = {}, collections.Counter()
@@ -414,7 +485,10 @@ def tests_for(mutant, tests, met, changed, kills, seconds):
         file = file_of(test)
         return late[test], total[file], file, cost[test]
 
-    return {test: cost[test] for test in sorted(chosen, key=rank)}, len(near) - len(chosen)
+    whole = {test: found["seconds"] for test, found in tests.items() if "::" not in test}
+    costs = {test: cost[test] for test in sorted(chosen, key=rank)}
+    costs |= {test: seconds for test, seconds in whole.items() if test not in met}
+    return costs, len(near) - len(chosen)
 
 
 def file_of(test):
@@ -447,7 +521,9 @@ class Session:
     def _fingerprints():
         shared = [ROOT / "tests" / f"{name}.py" for name in ("cases", "parity", "conftest")]
         tests = {path.name: fingerprint(path, *shared) for path in TESTS}
-        return {"manual_loop": fingerprint(*sorted(PACKAGE.glob("*.py"))), **tests}
+        scripts = [ROOT / "tests" / f"{name}.py" for name in ("replicas", "clusters")]
+        whole = {path.name: fingerprint(path, *shared, *scripts) for path in PROCESSES}
+        return {"manual_loop": fingerprint(*sorted(PACKAGE.glob("*.py"))), **tests, **whole}
 
     def save(self):
         if self._fingerprints() != self.sources:
@@ -487,8 +563,11 @@ def run(count, seed, minutes, seconds, jobs):
         importlib.import_module(name)
     gc.collect()
     gc.freeze()  # or each child's collections would copy the parent's memory
-    to_survey = [path for path in TESTS if path.name not in session.tests]
-    tasks = ((path.name, 900, survey, path) for path in to_survey)
+    tasks = (
+        (path.name, 900, survey if path in TESTS else survey_whole, path)
+        for path in [*TESTS, *PROCESSES]
+        if path.name not in session.tests
+    )
     for child in in_children(before(end, tasks), jobs):
         if child.result is None:
             log = LOG.format(child.place)

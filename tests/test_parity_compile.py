@@ -277,3 +277,15 @@ def test_a_loss_of_the_model_alone():
         return keras.Model(inputs, outputs)
 
     assert_parity(build, dict, {"x": X}, **SHORT)
+
+
+@covers("compile: metrics")
+def test_a_metric_of_several_numbers_is_logged_as_an_array():
+    def script(Trainer):
+        trainer = Trainer(plain())
+        trainer.compile(**compile_with(loss="mse", metrics=[metrics.F1Score()], **EAGER)())
+        logs = trainer.evaluate(X, ONE_HOT, verbose=0, return_dict=True)
+        return {name: (type(value).__name__, value) for name, value in logs.items()}
+
+    seen = assert_parity(script=script)
+    assert seen["f1_score"][0] == "ndarray"
