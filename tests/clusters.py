@@ -18,6 +18,7 @@ import traceback
 from pathlib import Path
 
 import keras
+import numpy as np
 import tensorflow as tf
 from cases import X, Y, compile_with, mlp, plain
 from parity import exact, fit
@@ -96,7 +97,9 @@ def two(strategy, folder):
     found |= differences(strategy, trainer, me.place)
     found["plain"], _ = train(strategy, plain)
     found["blocks"], _ = train(strategy, plain, steps_per_execution=2)
-    found["files of data"], found["lines read"] = from_files(strategy, folder)
+    found["files of data"], found["lines read"], found["files in order"] = from_files(
+        strategy, folder
+    )
     return found
 
 
@@ -114,6 +117,10 @@ def differences(strategy, trainer, place):
     found["epochs"] = failure(trainer.fit, **data, epochs=1 + place)
     found["data"] = failure(trainer.fit, X + place, Y, verbose=0)
     found["methods"] = failure((trainer.fit, trainer.evaluate)[place], **data)
+    found["predict"] = failure((trainer.predict, trainer.evaluate)[place], X, verbose=0)
+    found["steps"] = failure(trainer.evaluate, **data, steps=1 + place)
+    validation = {"validation_data": (X, Y), "validation_batch_size": 8 + place}
+    found["validation batches"] = failure(trainer.fit, **data, **validation)
     other = make(manual_loop.Trainer, strategy, plain, optimizer=("adam", "sgd")[place])
     found["optimizers"] = failure(other.fit, **data)
     return found
@@ -124,7 +131,9 @@ def three(strategy, folder):
 
 
 def from_files(strategy, folder):
-    """Two files with half of the samples each: which lines a worker reads, and what it learns."""
+    """Two files with half of the samples each: what a worker learns of them, which lines it reads,
+    and what it predicts for all of them.
+    """
     read = []
 
     def note(line):
@@ -141,8 +150,15 @@ def from_files(strategy, folder):
     lines = files.interleave(tf.data.TextLineDataset, cycle_length=2, block_length=4)
     data = {"x": lines.map(parse).batch(8)}
     how = {"batch_size": None, "epochs": 9, "shuffle": False, "callbacks": stop}
-    seen, _ = train(strategy, plain, data, **how)
-    return seen, set(read)
+    seen, trainer = train(strategy, plain, data, **how)
+    lines_read = set(read)
+    return seen, lines_read, [trainer.predict(of, verbose=0) for of in (data["x"], as_in_files())]
+
+
+def as_in_files():
+    """The samples of the two files, four of one and four of the other in turns."""
+    parts = np.split(X[:EVEN].reshape(-1, 2, X.shape[1]), 2)
+    return np.concatenate([part[:, file] for part in parts for file in range(2)])
 
 
 def stop():

@@ -202,6 +202,18 @@ def eager():
     return compare(2, plain, compile_with(run_eagerly=True), DATA, batch_size=8)
 
 
+def evaluate_first():
+    """A model that is neither trained nor built."""
+
+    def build():
+        return keras.Sequential([layers.Dense(4), layers.Dense(3, activation="softmax")])
+
+    def evaluate(trainer, **how):
+        return {"evaluate": trainer.evaluate(**how, verbose=0)}
+
+    return compare(2, build, compile_with(), **DATA, batch_size=8, then=evaluate)
+
+
 # The loop alone -----------------------------------------------------------------------------
 
 

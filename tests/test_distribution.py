@@ -19,6 +19,7 @@ EXACT = [
     "dataset",
     "bfloat16_of_a_pydataset",
     "eager",
+    "evaluate_first",
 ]
 TWO = [
     "two_replicas",
@@ -27,6 +28,7 @@ TWO = [
     "dataset",
     "bfloat16_of_a_pydataset",
     "eager",
+    "evaluate_first",
     "two_against_one_device",
     "blocks",
     "generator",
