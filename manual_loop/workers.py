@@ -329,6 +329,6 @@ def answers(cluster, name):
 
 def in_short(error):
     """The first line of what an error says, without the place in the graph and in Python."""
-    place = re.compile(r"\s|Graph execution error|Detected at node|$")
-    says = [line for line in str(error).splitlines() if not place.match(line)]
+    place = r"\s|Graph execution error|Detected at node|$"
+    says = [line for line in str(error).splitlines() if not re.match(place, line)]
     return [*says, ""][0].rpartition("}} ")[-1]
