@@ -12,6 +12,7 @@ TensorFlow has registered say so: `tests/placement.py` looks them up.)
 """
 
 import functools
+import itertools
 import math
 from typing import Any
 
@@ -236,6 +237,10 @@ def gains_from_a_block(specs, traced, jit_compile):
         return False
     if on_gpu():
         return True
-    definition = traced.as_graph_def()
-    functions = [function.node_def for function in definition.library.function]
-    return not any("Conv" in node.op for nodes in (definition.node, *functions) for node in nodes)
+    return not any("Conv" in node.op for node in nodes_of(traced.as_graph_def()))
+
+
+def nodes_of(definition):
+    """All nodes of a `GraphDef`, those of the functions that it holds included."""
+    functions = (function.node_def for function in definition.library.function)
+    return itertools.chain(definition.node, *functions)

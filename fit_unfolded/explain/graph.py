@@ -20,6 +20,7 @@ from fit_unfolded.explain.lines import PACKAGES, caller, qualified_name
 from fit_unfolded.explain.recorder import become, brief
 from fit_unfolded.explain.run import TRAIN_BATCHES, VALIDATION_BATCHES, batch_size_of, resolved
 from fit_unfolded.workloads import Data, Workload
+from manual_loop.desks import nodes_of
 
 LARGEST = 4  # fusions shown, of those from different operations
 
@@ -189,8 +190,7 @@ def _captured(graph: Any, trainer: Any) -> dict[str, int]:
 
 
 def _count(definition: Any) -> int:
-    functions = definition.library.function
-    return len(definition.node) + sum(len(function.node_def) for function in functions)
+    return len(list(nodes_of(definition)))
 
 
 def _operations(call: Any) -> tuple[int, int]:
