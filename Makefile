@@ -47,11 +47,11 @@ test: lint
 
 # Random examples on both sides: make fuzz N=1000
 fuzz: $(STAMP)
-	$(BIN)/python tests/fuzz.py $(or $(N),100)
+	$(BIN)/python tests/support/fuzz.py $(or $(N),100)
 
 # Small changes to the loop's code, drawn at random, and whether a test notices: make mutants N=300
 mutants: $(MUTANTS)
-	$(BIN)/python tests/mutants.py $(or $(N),150) --jobs $(JOBS)
+	$(BIN)/python tests/support/mutants.py $(or $(N),150) --jobs $(JOBS)
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -577,7 +577,7 @@ def _meet_workers(facts: dict[str, Any], placed: tuple[str, bool, int]) -> Any:
         raise InputError("--side: Keras's own fit fails under several workers; take manual_loop.")
     import_tensorflow()
     from fit_unfolded.device import use
-    from manual_loop.workers import multi_worker_strategy
+    from manual_loop.distribution.multi_worker import multi_worker_strategy
 
     use(*placed)
     try:
@@ -587,14 +587,14 @@ def _meet_workers(facts: dict[str, Any], placed: tuple[str, bool, int]) -> Any:
 
 
 def _is_chief(strategy: Any) -> bool:
-    from manual_loop.workers import cluster_of
+    from manual_loop.distribution.multi_worker import cluster_of
 
     cluster = cluster_of(strategy)
     return cluster is None or cluster.is_chief
 
 
 def _workers(strategy: Any) -> int:
-    from manual_loop.workers import cluster_of
+    from manual_loop.distribution.multi_worker import cluster_of
 
     cluster = cluster_of(strategy)
     return 1 if cluster is None else len(cluster.addresses)
@@ -605,7 +605,7 @@ def _train(job: Job, side: str, strategy: Any, backup: Path | None) -> Any:
 
     callbacks = []
     if backup is not None:
-        from manual_loop.backup import Backup
+        from manual_loop.saving.backup import Backup
 
         callbacks.append(Backup(backup))
     with progress_bars() as bars:
@@ -615,7 +615,7 @@ def _train(job: Job, side: str, strategy: Any, backup: Path | None) -> Any:
 def _keep_run(run: Any, path: Path, strategy: Any) -> None:
     """Writes what `compare` looks at to `path`, to which the worker's place is added."""
     from fit_unfolded.files import replacing
-    from manual_loop.workers import cluster_of
+    from manual_loop.distribution.multi_worker import cluster_of
 
     with replacing(path.with_name(f"{path.name}-{cluster_of(strategy).place}")) as partial:
         partial.write_bytes(pickle.dumps(dataclasses.replace(run, trainer=None)))
@@ -640,7 +640,7 @@ def _show(job: Job, run: Any, save: Path | None, directory: Path | None, full: b
 def _run(job: Job, side: str, bars: Any, strategy: Any = None, callbacks: Any = ()) -> Any:
     from fit_unfolded.compare import train as train_side
     from fit_unfolded.progress import PROGRESS, EpochProgress, EpochReport
-    from manual_loop.distribution import mirrored_strategy
+    from manual_loop.distribution.replicas import mirrored_strategy
 
     if strategy is None and job.replicas > 1:
         strategy = mirrored_strategy(job.replicas)

@@ -11,13 +11,15 @@ import warnings
 import keras
 import tensorflow as tf
 
-from manual_loop import distribution, saving, workers
-from manual_loop.arrays import split
-from manual_loop.batches import Epochs, take
-from manual_loop.execution import StepFunction, concatenate_all, make_predict_function
-from manual_loop.metrics import CompiledMetrics, Metrics
-from manual_loop.names import look_up
-from manual_loop.objective import Objective
+from manual_loop.compiled.lookup import look_up
+from manual_loop.compiled.loss import Objective
+from manual_loop.compiled.metrics import CompiledMetrics, Metrics
+from manual_loop.data.arrays import split
+from manual_loop.data.epoch_iterator import Epochs, take
+from manual_loop.distribution import multi_worker as workers
+from manual_loop.distribution import replicas as distribution
+from manual_loop.execution.step_function import StepFunction, concatenate_all, make_predict_function
+from manual_loop.saving import model_files as saving
 from manual_loop.steps import predict_step, test_step, train_step
 
 BASE = keras.callbacks.Callback

@@ -122,8 +122,8 @@ def test_an_entry_is_read_whole():
             "get_metric",
             "is_binary_or_sparse_categorical",
         ],
-        loop=["manual_loop/names.py", "find", "label_kind"],
-        tests=["tests/test_parity_compile.py::test_one_output"],
+        loop=["manual_loop/compiled/lookup.py", "find", "label_kind"],
+        tests=["tests/manual_loop/compiled/test_parity_compile.py::test_one_output"],
         pitfalls=[],
     )
 
@@ -133,8 +133,12 @@ def test_an_entry_is_read_whole():
     [
         ("`CompileLoss.call`", "`CompileLoss.cal`", "3: there is no keras/src/.*CompileLoss.cal"),
         ("`keras/src/losses/loss.py`", "`keras/src/losses/los.py`", "there is no keras/.*los.py"),
-        ("`Objective._of_outputs`", "`_of_outputs`", "there is no manual_loop/objective.py"),
-        ("`manual_loop/names.py`", "`manual_loop/name.py`", "1: there is no manual_loop/name.py"),
+        ("`Objective._of_outputs`", "`_of_outputs`", "there is no manual_loop/compiled/loss.py"),
+        (
+            "`manual_loop/compiled/lookup.py`",
+            "`manual_loop/name.py`",
+            "1: there is no manual_loop/name.py",
+        ),
         ("::test_one_output`", "::test_two_outputs`", "1: there is no tests/.*test_two_outputs"),
         ("`mean-of-batches`", "`mean-of-batch`", "there is no mean-of-batch$"),
         (" · here", " · Keras", "1 lacks a function"),

@@ -11,9 +11,9 @@ import tensorflow as tf
 from fit_unfolded.bench.cases import SEED, TRAINERS, Case, Variant
 from fit_unfolded.bench.models import Model
 from fit_unfolded.measure import in_turns, turns_of
-from manual_loop.arrays import Resident, Walk, stream_arrays
-from manual_loop.calls import op_of
-from manual_loop.desks import graph
+from manual_loop.data.arrays import Resident, Walk, stream_arrays
+from manual_loop.execution.bound import graph
+from manual_loop.execution.dispatch import op_of
 
 ROUNDS = 7
 

@@ -68,11 +68,11 @@ def stream(side: str) -> None:
     import_tensorflow()
     import numpy as np
 
-    import manual_loop.arrays
+    import manual_loop.data.arrays
     from fit_unfolded.bench.cases import Case, Variant
     from fit_unfolded.bench.models import MODELS
 
-    manual_loop.arrays.RESIDENT_BYTES = LIMIT
+    manual_loop.data.arrays.RESIDENT_BYTES = LIMIT
     case = Case(MODELS["mlp"], "block")
     rng = np.random.default_rng(0)
     x = rng.standard_normal(size=[TIMES * LIMIT // (4 * 784), 784], dtype="float32")

@@ -35,7 +35,8 @@ One batch a call, without XLA. The pieces are called by themselves in an empty `
 the epochs. What the loop adds to its graph is Python: a counter, the callbacks, two logs that
 become floats. A function that is called is handed to other threads, among which its ops are shared
 out; an op runs it where it stands, one op after the other. The loop calls its graph as a function,
-and by an op from the 500th call on if calls take less than a millisecond (`manual_loop/calls.py`).
+and by an op from the 500th call on if calls take less than a millisecond
+(`manual_loop/execution/dispatch.py`).
 Forward and backward, called as a function here, are the same ops in the graphs of both sides."""
 
 EPOCH = """\

@@ -300,8 +300,8 @@ def one_run(kind: str, count: int, file: Path) -> None:
 
     import_tensorflow()
     from fit_unfolded.device import divide_cpu
-    from manual_loop.distribution import mirrored_strategy
-    from manual_loop.workers import cluster_of, multi_worker_strategy
+    from manual_loop.distribution.multi_worker import cluster_of, multi_worker_strategy
+    from manual_loop.distribution.replicas import mirrored_strategy
 
     strategy = multi_worker_strategy() if kind == "workers" else None
     if kind == "replicas":

@@ -15,7 +15,7 @@ from fit_unfolded.explain.events import Difference, Event, Explanation, Pair
 from fit_unfolded.explain.lines import PACKAGES
 from fit_unfolded.explain.recorder import Recording, all_layers
 from fit_unfolded.workloads import Data, Workload
-from manual_loop.names import to_snake_case
+from manual_loop.compiled.lookup import to_snake_case
 
 EPOCHS = 2
 TRAIN_BATCHES = 3

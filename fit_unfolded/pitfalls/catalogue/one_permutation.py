@@ -18,7 +18,7 @@ from fit_unfolded.pitfalls.source import Edit, Place
 from fit_unfolded.pitfalls.tiny import blobs, classifier, eager
 
 EDIT = Edit(
-    "manual_loop.arrays:Resident.order",
+    "manual_loop.data.arrays:Resident.order",
     right="if self._drawn is None or self._shuffled.graph.seed is None:",
     wrong="if self._drawn is None:",
 )

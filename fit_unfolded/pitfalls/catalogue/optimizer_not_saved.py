@@ -17,7 +17,7 @@ from fit_unfolded.pitfalls.source import Edit, Place
 from fit_unfolded.pitfalls.tiny import blobs, classifier, eager
 
 EDIT = Edit(
-    "manual_loop.saving:save",
+    "manual_loop.saving.model_files:save",
     right="model.save(part)",
     wrong="model.save(part, include_optimizer=False)",
 )

@@ -16,7 +16,7 @@ from fit_unfolded.pitfalls.source import Edit, Place
 from fit_unfolded.pitfalls.tiny import Traced
 
 EDIT = Edit(
-    "manual_loop.execution:StepFunction.__call__",
+    "manual_loop.execution.step_function:StepFunction.__call__",
     right="""
 if isinstance(iterator, Walk):
     return self._from_arrays(iterator)

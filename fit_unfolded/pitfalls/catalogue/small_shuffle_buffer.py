@@ -16,7 +16,7 @@ from fit_unfolded.pitfalls.tiny import blobs, classifier, eager
 from fit_unfolded.workloads import Data
 
 EDIT = Edit(
-    "manual_loop.arrays:Resident._draw",
+    "manual_loop.data.arrays:Resident._draw",
     right="return self._shuffled(order) if self._shuffle else order",
     wrong="""
 samples = tf.data.Dataset.from_tensor_slices(order).shuffle(8)

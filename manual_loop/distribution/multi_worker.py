@@ -1,0 +1,334 @@
+"""Workers: the same loop in several processes, on one machine or on many.
+
+Each process, a worker, holds a copy of the model and computes its share of every batch; the sums
+over the workers travel through TensorFlow's collective operations
+(`tf.distribute.MultiWorkerMirroredStrategy`). The environment variable `TF_CONFIG` tells a process
+the addresses of all workers and which of them it is. The first one is the chief: it alone writes.
+
+Three things that surprise:
+
+1. To read a metric or to gather predictions is a collective operation: all workers must do the same
+   in the same order, or they wait for each other for ever. So they first compare what they are
+   about to do, and every callback decides from logs that are alike on all of them.
+2. A strategy waits for a worker that never comes (25 minutes were seen), deaf to SIGTERM. So the
+   workers meet before TensorFlow starts (`meeting.py`).
+3. TensorFlow notices a dead worker at once if it is the chief, and else after some ten seconds,
+   when its heartbeats are missed; then the operation that waits for it fails on all others.
+
+Keras's own `fit` does none of this: it fails under two workers (Keras 3.15).
+"""
+
+import contextlib
+import faulthandler
+import json
+import os
+import re
+import signal
+import socket
+import threading
+import time
+import zlib
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from manual_loop.distribution.rendezvous import assert_alike, meet, read_cluster
+from manual_loop.execution.bound import graph
+
+tree = keras.tree
+
+MEETING_SECONDS = 300  # to start all workers by hand
+START_SECONDS = 60  # for TensorFlow to connect them
+ENDING_SECONDS = 5  # for the system to close the port of a process that has died
+
+# These write files, or send what they would write: they run on the chief alone.
+WRITERS = (
+    keras.callbacks.BackupAndRestore,
+    keras.callbacks.CSVLogger,
+    keras.callbacks.ModelCheckpoint,
+    keras.callbacks.RemoteMonitor,
+    keras.callbacks.TensorBoard,
+)
+
+# What a collective operation ends with when a worker is gone.
+LOST = (
+    tf.errors.AbortedError,
+    tf.errors.CancelledError,
+    tf.errors.DeadlineExceededError,
+    tf.errors.InternalError,
+    tf.errors.UnavailableError,
+)
+
+
+def cluster_of(strategy):
+    """The `Cluster` that a strategy spans; None without several workers."""
+    if not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
+        return None
+    resolver = strategy.cluster_resolver
+    jobs = resolver.cluster_spec().as_dict()
+    if sum(map(len, jobs.values())) < 2:
+        return None
+    task = {"type": resolver.task_type, "index": resolver.task_id}
+    return read_cluster(json.dumps({"cluster": jobs, "task": task}))
+
+
+def multi_worker_strategy(facts=None, seconds=MEETING_SECONDS):
+    """`tf.distribute.MultiWorkerMirroredStrategy` from `TF_CONFIG`, once all workers are there.
+
+    To be made before TensorFlow runs anything.
+
+    Args:
+        facts: dict: name -> anything JSON holds, that must be alike on all workers.
+        seconds: to wait for the others.
+
+    Returns:
+        The strategy; None where `TF_CONFIG` is not set or names no cluster.
+
+    Raises:
+        ValueError: `TF_CONFIG` cannot be used, or the workers' facts differ.
+        ConnectionError: a port is in use, or a worker did not come.
+    """
+    cluster = read_cluster(os.environ.get("TF_CONFIG", "{}"))
+    if cluster is None:
+        return None
+    meet(cluster, facts or {}, seconds)
+    terminate = signal.getsignal(signal.SIGTERM)
+    with ended_after(START_SECONDS):  # one may have died since
+        strategy = tf.distribute.MultiWorkerMirroredStrategy()
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, terminate)  # TensorFlow has made itself deaf to it
+    return strategy
+
+
+@contextlib.contextmanager
+def ended_after(seconds):
+    """End the process, and show where it stands, when the block takes longer.
+
+    While TensorFlow waits here, it lets no other Python thread run: only `faulthandler` can.
+    """
+    faulthandler.dump_traceback_later(seconds, exit=True, file=2)  # standard error
+    try:
+        yield
+    finally:
+        faulthandler.cancel_dump_traceback_later()
+
+
+# Together: collective operations, which all workers must call alike ----------------------------
+
+
+def agree(strategy, facts):
+    """Hold what the workers are about to do against each other; nothing without workers.
+
+    Args:
+        strategy: a `tf.distribute.Strategy`, or None.
+        facts: function that returns a dict: name -> text.
+
+    Raises:
+        ValueError: they differ, and in what; or none has a seed.
+    """
+    cluster = cluster_of(strategy)
+    if cluster is None:
+        return
+    seed = graph(lambda: tf.zeros([])).get_concrete_function().graph.seed  # the global one
+    said = everyones(strategy, json.dumps({**facts(), "seed": seed}).encode())
+    assert_alike(dict(zip(cluster.addresses, map(json.loads, said), strict=True)))
+    if seed is None:
+        raise ValueError(
+            "Workers without a seed draw different orders of the samples. Call "
+            "`keras.utils.set_random_seed` with the same number in all of them."
+        )
+
+
+def facts_of(method, model, data, **arguments):
+    """What must be alike on all workers for a call of fit, evaluate or predict.
+
+    Args:
+        method: its name.
+        model: the compiled model.
+        data: nested structure of arrays, datasets and others.
+        **arguments: further arguments.
+    """
+    compiled = (model.get_compile_config() if model.compiled else None) or {}
+    facts = {
+        "method": method,
+        "variables": [(v.path, v.shape) for v in model.variables],
+        **compiled,
+        "data": tree.map_structure(describe, data),
+        **arguments,
+    }
+    # the same function lies elsewhere in each process
+    return {name: re.sub(" at 0x[0-9a-f]+", "", str(fact)) for name, fact in facts.items()}
+
+
+def describe(data):
+    """Shape, dtype and checksum of an array, the batches' spec of a dataset, or the type."""
+    if isinstance(data, tf.data.Dataset):
+        return str(data.element_spec)
+    if tf.is_tensor(data) and not isinstance(data, tf.Tensor):
+        return str(tf.type_spec_from_value(data))
+    if not hasattr(data, "__array__"):
+        return type(data).__name__
+    array = np.asarray(data)
+    content = repr(array.tolist()).encode() if array.dtype == object else array.tobytes()
+    return f"{array.dtype} {list(array.shape)}, checksum {zlib.crc32(content):08x}"
+
+
+def everyones(strategy, content):
+    """The bytes of all workers, a list in the order of the cluster."""
+    cluster = cluster_of(strategy)
+    workers, place = len(cluster.addresses), cluster.place
+    sizes = np.zeros(workers, "int32")
+    sizes[place] = len(content)
+    sizes = summed(strategy, sizes)
+    table = np.zeros([workers, sizes.max()], "int32")
+    table[place, : len(content)] = np.frombuffer(content, "uint8")
+    table = summed(strategy, table).astype("uint8")
+    return [row[:size].tobytes() for row, size in zip(table, sizes, strict=True)]
+
+
+def follow_chief(strategy, model, optimizer):
+    """Give all workers the chief's variables, and the epoch that it resumes at.
+
+    Callbacks that read a file run on the chief alone; and what replicas hold each for itself, such
+    as the moving averages of a `BatchNormalization`, differs between workers. The values travel as
+    whole numbers, so that no bit changes on the way.
+    """
+    cluster = cluster_of(strategy)
+    if cluster is None:
+        return
+    variables = [*model.variables, *optimizer.variables]
+    values = [np.array(keras.ops.convert_to_numpy(variable)) for variable in variables]
+    epoch = np.array(getattr(model, "_initial_epoch", None) or 0, "int64")
+    content = b"".join(value.tobytes() for value in (epoch, *values))
+    numbers = np.frombuffer(content + bytes(-len(content) % 4), "int32")
+    content = summed(strategy, numbers if cluster.is_chief else np.zeros_like(numbers)).tobytes()
+    if cluster.is_chief:
+        return
+    at = epoch.nbytes
+    model._initial_epoch = int(np.frombuffer(content[:at], epoch.dtype)[0])
+    for variable, value in zip(variables, values, strict=True):
+        part = content[at : at + value.nbytes]
+        variable.assign(np.frombuffer(part, value.dtype).reshape(value.shape))
+        at += value.nbytes
+
+
+def summed(strategy, numbers):
+    """The sum over all workers of an int32 array."""
+    each = strategy.num_replicas_in_sync // len(cluster_of(strategy).addresses)
+
+    def of_replica(context):  # several replicas of a worker: the first speaks for all
+        first = context.replica_id_in_sync_group % each == 0
+        return tf.constant(numbers if first else np.zeros_like(numbers))
+
+    values = strategy.experimental_distribute_values_from_function(of_replica)
+    with naming_the_lost(strategy):
+        return strategy.reduce(tf.distribute.ReduceOp.SUM, values, axis=None).numpy()
+
+
+def mean_of_all(step):
+    """`data -> logs` on one replica, with the mean over the replicas of all workers."""
+
+    def step_of_all(data):
+        context = tf.distribute.get_replica_context()
+        return context.all_reduce(tf.distribute.ReduceOp.MEAN, step(data))
+
+    return step_of_all
+
+
+def outputs_of_all(step):
+    """`data -> outputs` on one replica, with those of all replicas of all workers, in order."""
+
+    def step_of_all(data):
+        context = tf.distribute.get_replica_context()
+        return tree.map_structure(lambda leaf: context.all_gather(leaf, axis=0), step(data))
+
+    return step_of_all
+
+
+def in_order(data):
+    """A dataset whose batches are shared out by rows: files would change the order."""
+    if not isinstance(data, tf.data.Dataset):
+        return data
+    options = tf.data.Options()
+    options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
+    return data.with_options(options)
+
+
+def callbacks_of(strategy, callbacks):
+    """The callbacks that run on this worker: those that write, on the chief alone.
+
+    Args:
+        strategy: a `tf.distribute.Strategy`, or None.
+        callbacks: a callback, a list of callbacks, or None.
+    """
+    cluster = cluster_of(strategy)
+    if cluster is None or cluster.is_chief:
+        return callbacks
+    return [callback for callback in tree.flatten(callbacks or []) if not writes(callback)]
+
+
+def writes(callback):
+    """Whether a callback writes files: one of Keras's, or one with a true attribute `writes`."""
+    return isinstance(callback, WRITERS) or getattr(callback, "writes", False)
+
+
+@contextlib.contextmanager
+def naming_the_lost(strategy):
+    """Turn what a collective operation fails with when a worker is gone into one clear error.
+
+    Raises:
+        ConnectionError: a worker is gone, and which.
+    """
+    try:
+        yield
+    except LOST as error:
+        raise_if_lost(strategy, error)
+        raise
+
+
+def raise_if_lost(strategy, error):
+    """Raise ConnectionError if `error` comes of a worker that is gone."""
+    cluster = cluster_of(strategy)
+    if cluster is None or not isinstance(error, LOST):
+        return
+    gone = gone_from(cluster)
+    if gone or isinstance(error, tf.errors.UnavailableError):
+        raise ConnectionError(
+            f"{' and '.join(gone) or 'Another worker'} is gone, and {cluster.task} cannot go on "
+            "alone. Start all workers again; with a `Backup` among the callbacks, training goes "
+            f"on after the last epoch that was finished. (TensorFlow: {in_short(error)})"
+        ) from error
+
+
+def gone_from(cluster):
+    """The names of the workers that answer no more.
+
+    A process that dies may lose its connections, which TensorFlow notices at once, before its port:
+    so all are asked until one is missed.
+    """
+    end = time.monotonic() + ENDING_SECONDS
+    while True:
+        gone = [name for name in cluster.addresses if not answers(cluster, name)]
+        if gone or time.monotonic() > end:
+            return gone
+        time.sleep(0.1)
+
+
+def answers(cluster, name):
+    """Whether anything still listens at a worker's address."""
+    if name == cluster.task:
+        return True
+    host, _, port = cluster.addresses[name].rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), timeout=2).close()
+    except OSError:
+        return False
+    return True
+
+
+def in_short(error):
+    """The first line of what an error says, without the place in the graph and in Python."""
+    place = r"\s|Graph execution error|Detected at node|$"
+    says = [line for line in str(error).splitlines() if not re.match(place, line)]
+    return [*says, ""][0].rpartition("}} ")[-1]
