@@ -1,28 +1,11 @@
 """From the names that `compile` takes to objects, and from objects to the names in the logs."""
 
+import contextlib
 import difflib
 import re
 
-# What the first of these names means depends on the labels; the second is short for it.
-BY_LABELS = {"loss": ("crossentropy", "ce"), "metric": ("accuracy", "acc")}
-
-
-def find(module, argument, identifier, y, y_pred):
-    """A loss or metric, and its name in the logs.
-
-    Args:
-        module, argument, identifier: see `look_up`.
-        y, y_pred: labels and predictions of one output, which tell what "accuracy" means.
-
-    Returns:
-        (object or function, str)
-    """
-    meaning = BY_LABELS[argument]
-    if str(identifier).lower() in meaning:
-        found = module.get(f"{label_kind(y, y_pred)}_{meaning[0]}")
-    else:
-        found = look_up(module, argument, identifier)
-    return found, identifier if isinstance(identifier, str) else object_name(found)
+# These names depend on the shapes of labels and predictions: see `label_kind`.
+BY_SHAPE = {"loss": ("crossentropy", "ce"), "metric": ("accuracy", "acc"), "optimizer": ()}
 
 
 def look_up(module, argument, identifier):
@@ -36,18 +19,32 @@ def look_up(module, argument, identifier):
     Raises:
         ValueError: as `module.get` does (`keras/src/losses/__init__.py`, `get`, and its siblings).
     """
-    try:
+    with nearest_names(module, argument, [identifier]):
         return module.get(identifier)
+
+
+@contextlib.contextmanager
+def nearest_names(module, argument, identifiers):
+    """Add to the ValueError of a look-up the names nearest to the unknown one.
+
+    Args:
+        module, argument: see `look_up`.
+        identifiers: list of what is looked up in this block.
+    """
+    try:
+        yield
     except ValueError as error:
-        if not isinstance(identifier, str):
+        names = [i for i in identifiers if isinstance(i, str) and i not in BY_SHAPE[argument]]
+        unknown = next((name for name in names if not _is_known(module, name)), None)
+        if unknown is None:
             raise
         names = [name for name in vars(module) if not name.startswith("_")]
         names += ["acc", "bce", "kld", "mae", "mape", "mse", "msle"]  # not in the module itself
         names += [spell(name) for name in names for spell in (str.lower, to_snake_case)]
-        near = difflib.get_close_matches(identifier, dict.fromkeys(names), n=8)
+        near = difflib.get_close_matches(unknown, dict.fromkeys(names), n=8)
         near = [repr(name) for name in near if _is_known(module, name)]
         hint = f" Did you mean {', '.join(near)}?" if near else ""
-        raise ValueError(f"Unknown {argument}: {identifier!r}.{hint}") from error
+        raise ValueError(f"Unknown {argument}: {unknown!r}.{hint}\n{error}") from error
 
 
 def _is_known(module, name):

@@ -1,10 +1,10 @@
-"""What `compile` makes of `loss` and `loss_weights`: one scalar to minimise.
+"""What `compile` makes of `loss` and `loss_weights`: one scalar to minimize.
 
     loss = sum over outputs of  weight * reduction(loss_fn(y, y_pred) * mask * sample_weight)
          + sum of model.losses
 
-The reduction, the mask and the sample weights are the business of `keras.losses.Loss`; here the
-names become functions, each output finds its own, and the terms are added in Keras's order
+`keras.losses.Loss` applies the mask, the sample weights and the reduction. This module turns names
+into losses, finds the loss of each output, and adds the terms in Keras's order
 (`keras/src/trainers/compile_utils.py`, `CompileLoss`; `keras/src/trainers/trainer.py`,
 `Trainer.compute_loss`, Keras 3.15).
 """
@@ -16,15 +16,18 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from manual_loop.compiled.lookup import find
-from manual_loop.distribution.replicas import LossMean, share
+from manual_loop.compiled.lookup import BY_SHAPE, label_kind, look_up, object_name
+from manual_loop.compiled.scaling import (
+    scale_loss_for_distribution,
+    unscale_loss_for_distribution,
+)
 
 tree = keras.tree
 
 
 @dataclasses.dataclass
 class Weighted:
-    """An entry of `loss` with its weight; `keras.tree` does not look inside."""
+    """An entry of `loss` with its weight: a leaf for `keras.tree`."""
 
     loss: Any
     weight: float | None
@@ -32,30 +35,34 @@ class Weighted:
 
 @dataclasses.dataclass
 class Term:
-    """The loss of one output: where to find it in `y` and `y_pred`, and how much it counts."""
+    """The loss of one output: its path in `y` and `y_pred`, its weight, its mean for the logs.
+
+    `mean` is None if the model has only one loss.
+    """
 
     path: tuple
     function: keras.losses.Loss
     weight: float | None
-    name: str
+    mean: keras.metrics.Mean | None
 
 
-class Objective:
-    """`loss` and `loss_weights`, resolved when the first batch shows its shapes.
+class CompiledLoss:
+    """`loss` and `loss_weights`, resolved from the shapes of the first batch.
 
     Args:
         loss: name, function, `keras.losses.Loss`, or a list, tuple or dict of these, one for each
-            output; None for an output that has none, or altogether.
+            output; None for an output without a loss, or for a model without one.
         loss_weights: None, a float, or floats in the structure of `loss`.
         output_names: the model's output names, or None for a subclassed model.
+        make_means: `(y, y_pred) -> list` of `keras.metrics.Mean`, one for each of several losses.
     """
 
-    def __init__(self, loss, loss_weights, output_names):
+    def __init__(self, loss, loss_weights, output_names, make_means):
         self.loss = loss
         self.loss_weights = loss_weights
         self.output_names = output_names
+        self._make_means = make_means
         self.terms: Any = None  # list of Term
-        self.trackers: list = []  # one mean per output, when there are several: `klass_loss`, ...
 
     def __call__(self, y, y_pred, sample_weight, losses):
         """The scalar loss of one batch, float32.
@@ -70,8 +77,8 @@ class Objective:
             ValueError: there is nothing to minimise, or `y` does not fit the outputs.
         """
         values = [] if self.loss is None else self._of_outputs(y, y_pred, sample_weight)
-        # any further loss is summed to a scalar first; integers would not have a gradient
-        values += [share(keras.ops.sum(_as_float(loss))) for loss in losses]
+        # each further loss is summed to a scalar first; integers would have no gradient
+        values += [scale_loss_for_distribution(keras.ops.sum(_as_float(loss))) for loss in losses]
         if not values:
             raise ValueError("No loss to compute. Provide a `loss` argument in `compile()`.")
         # one reduce_sum over all, not a chain of additions: the last bit depends on it
@@ -90,22 +97,23 @@ class Objective:
             y, y_pred = tree.pack_sequence_as(self._structure, tree.flatten((y, y_pred)))
 
         values = []
-        for i, term in enumerate(self.terms):
+        for term in self.terms:
             prediction = _at(y_pred, term.path)
             weight = sample_weight
             if tree.is_nested(weight):  # one for each output
                 weight = _at(weight, term.path)
             value = term.function(_at(y, term.path), prediction, weight)
             value = keras.ops.cast(value, keras.config.floatx())
-            if self.trackers and not single:
-                # the log of one output does not know `loss_weights`. Its weight is the *static*
-                # batch size: None, so 1, where the last batch may be smaller (CompileLoss.call)
+            if term.mean is not None and not single:
+                # the log of an output ignores `loss_weights`. Each batch is weighted by its
+                # *static* size: None, that is 1, if the last batch may be smaller
+                # (CompileLoss.call)
                 size = tree.flatten(prediction)[0].shape[0]
-                self.trackers[i].update_state(value, sample_weight=size)
+                term.mean.update_state(unscale_loss_for_distribution(value), sample_weight=size)
             if term.weight is not None:
                 value = keras.ops.multiply(value, term.weight)
             values.append(value)
-        if single:  # of several losses on one output, Keras minimises the first
+        if single:  # of several losses on one output, Keras minimizes the first
             return values[:1]
         return [sum(values)] if values else []
 
@@ -151,32 +159,27 @@ class Objective:
         loss = _with_weights(loss, loss_weights)
         if not tree.is_nested(loss):  # one loss for every output
             loss = tree.map_structure(lambda _: loss, y_pred)
-        try:
-            names = tree.pack_sequence_as(y_pred, names)
-        except (ValueError, TypeError):  # a subclassed model: its outputs have no names
-            names = tree.map_structure(lambda _: None, y_pred)
 
         self.terms = []
-        self._add_terms(y, y_pred, loss, names, ())
+        self._add_terms(y, y_pred, loss, ())
         if len(self.terms) > 1:
-            self.trackers = [LossMean(name=f"{term.name}_loss") for term in self.terms]
+            for term, mean in zip(self.terms, self._make_means(y, y_pred), strict=True):
+                term.mean = mean
         self._structure = tree.map_structure(lambda _: None, (y, y_pred))
 
-    def _add_terms(self, y, y_pred, loss, names, path):
-        """Walk `loss` and the outputs together (`CompileLoss._build_nested`)."""
+    def _add_terms(self, y, y_pred, loss, path):
+        """Traverse `loss` and the outputs together (`CompileLoss._build_nested`)."""
         if isinstance(loss, (list, tuple)):
             flat = not any(map(tree.is_nested, loss))
             if flat and len(loss) == len(tree.flatten(y_pred)):
                 loss = tree.pack_sequence_as(y_pred, loss)
             elif not isinstance(y_pred, type(loss)):  # several losses on the same output
                 for entry in loss:
-                    self._add_terms(y, y_pred, entry, names, path)
+                    self._add_terms(y, y_pred, entry, path)
                 return
         if not tree.is_nested(loss):
             if loss is not None:
-                function = resolve_loss(loss.loss, y, y_pred)
-                name = _term_name(path, names, function)
-                self.terms.append(Term(path, function, loss.weight, name))
+                self.terms.append(Term(path, resolve_loss(loss.loss, y, y_pred), loss.weight, None))
             return
         if not isinstance(loss, type(y_pred)):
             raise KeyError(f"`loss` has an entry at {path} that the model's outputs do not have.")
@@ -189,7 +192,7 @@ class Objective:
                 raise KeyError(
                     f"`loss` has an entry at {(*path, key)} that the outputs or `y` do not have."
                 ) from None
-            self._add_terms(labels, prediction, entry, names[key], (*path, key))
+            self._add_terms(labels, prediction, entry, (*path, key))
 
 
 def _with_weights(loss, loss_weights):
@@ -208,26 +211,21 @@ def _with_weights(loss, loss_weights):
     )
 
 
-def _term_name(path, output_name, function):
-    """The output's name; in nested outputs its path, `rest/size`."""
-    if tree.is_nested(output_name) and not path:  # one loss compares all outputs at once
-        return "_".join(output_name if isinstance(output_name, dict) else tree.flatten(output_name))
-    if not tree.is_nested(output_name) and (not path or isinstance(path[-1], int)):
-        path = (*path[:-1], function.name if output_name is None else output_name)
-    return "/".join(map(str, path))
-
-
 def resolve_loss(loss, y, y_pred):
     """A name, function or object as a `keras.losses.Loss` (`compile_utils.get_loss`).
 
     Raises:
         ValueError: no loss has this name; the message holds the nearest ones.
     """
-    function, name = find(keras.losses, "loss", loss, y, y_pred)
+    if str(loss).lower() in BY_SHAPE["loss"]:
+        function = keras.losses.get(f"{label_kind(y, y_pred)}_crossentropy")
+    else:
+        function = look_up(keras.losses, "loss", loss)
     if isinstance(function, keras.losses.Loss):
         return function
-    # Keras's wrapper of functions is not public, but its losses are such wrappers: one of them,
-    # with another function, brings ranks, mask, weights and mean along
+    # Keras's wrapper of functions is not public, but its losses are such wrappers: one of them
+    # with another function handles ranks, mask, weights and mean
+    name = loss if isinstance(loss, str) else object_name(function)
     wrapper = keras.losses.MeanSquaredError(name=name)
     wrapper.fn = function
     return wrapper

@@ -1,40 +1,24 @@
-"""What `fit` makes of arrays in memory: a split, a permutation, batches.
-
-The permutation is drawn by the op that Keras uses, in a graph of its own, so that the same global
-seed draws the same one (`keras/src/trainers/data_adapters/array_data_adapter.py`,
-`ArrayDataAdapter.get_tf_dataset`, Keras 3.15).
+"""What `fit` makes of arrays in memory: a split, a permutation, batches
+(`keras/src/trainers/data_adapters/array_data_adapter.py`, `array_slicing.py`, Keras 3.15).
 
 Two things that surprise: the validation split is the *last* rows, before any shuffling; and under
 a global seed every epoch of a fit has the *same* permutation.
 """
 
-import functools
 import math
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from manual_loop.data import sample_weights as weights
-from manual_loop.data import sparse
-from manual_loop.data.streams import Source
+from manual_loop.data import sample_weights, sparse
+from manual_loop.data.adapter import DataAdapter
+from manual_loop.data.resident import ResidentDataset, gather, permutation
 
 tree = keras.tree
 
-# What `tf.gather` has no kernel for on a GPU, or what TensorFlow keeps in the host's memory (int32,
-# `MTypeFromDType` in tensorflow/core/framework/memory_types.cc), and what holds it there exactly.
-CARRIERS = {
-    tf.int8: tf.float16,
-    tf.uint8: tf.float16,
-    tf.int16: tf.float32,
-    tf.uint16: tf.float32,
-    tf.int32: tf.int64,
-    tf.uint32: tf.int64,
-    tf.uint64: tf.int64,
-}
-
-# Arrays up to this many bytes lie on the device for the whole of `fit`; larger ones stay in the
-# host's memory and come to it batch by batch.
+# Arrays up to this many bytes are copied to the device for the whole of `fit`; larger ones stay in
+# host memory and are copied batch by batch.
 RESIDENT_BYTES = 2**30
 
 
@@ -43,8 +27,10 @@ def is_array(x):
     return x is None or hasattr(x, "__array__") or tf.is_tensor(x) or sparse.is_scipy_sparse(x)
 
 
-def array_source(x, y, sample_weight, batch_size, steps_per_epoch, shuffle, class_weight, resident):
-    """Batches of arrays in memory.
+def array_adapter(
+    x, y, sample_weight, batch_size, steps_per_epoch, shuffle, class_weight, resident
+):
+    """Batches of arrays in memory, as a `DataAdapter`.
 
     Args:
         x, y, sample_weight: arrays `[samples, ...]`, or lists, tuples or dicts of them.
@@ -52,12 +38,15 @@ def array_source(x, y, sample_weight, batch_size, steps_per_epoch, shuffle, clas
         steps_per_epoch: see `batch_size`.
         shuffle: True for a permutation of all samples, `"batch"` for one within each batch.
         class_weight: None, or dict: class number -> weight.
-        resident: whether they may lie on the device, if they are not too large.
+        resident: whether they may be kept on the device, if they are not too large.
+
+    Raises:
+        ValueError: arrays of different lengths, a negative batch size, or weights that do not fit.
     """
     if class_weight is not None:
-        weights.check_class_weight(y, sample_weight)
-        sample_weight = weights.weigh_classes(y, class_weight)
-    sample_weight = weights.one_for_each_output(y, sample_weight)
+        sample_weights.check_class_weight(y, sample_weight)
+        sample_weight = sample_weights.weigh_classes(y, class_weight)
+    sample_weight = sample_weights.one_for_each_output(y, sample_weight)
     arrays = keras.utils.pack_x_y_sample_weight(x, y, sample_weight)
     samples = _count_samples(x, y, sample_weight)
     if not batch_size:  # None, and 0 as in Keras
@@ -67,181 +56,8 @@ def array_source(x, y, sample_weight, batch_size, steps_per_epoch, shuffle, clas
     arrays = tree.lists_to_tuples(tree.map_structure(to_gatherable, arrays))
     steps = math.ceil(samples / batch_size)
     bytes_ = sum(getattr(array, "nbytes", 0) for array in tree.flatten(arrays))
-    walked = Resident if resident and bytes_ <= RESIDENT_BYTES else stream_arrays
-    return Source(walked(arrays, samples, batch_size, shuffle), steps, batch_size)
-
-
-class Resident:
-    """Arrays on the device, and how one epoch after the other leads through them.
-
-    Attributes:
-        arrays: tensors `[samples, ...]`, or a tuple or dict of them; on a GPU some are `Carried`.
-        batch_size: int.
-        signature: of `arrays`, of full batches and of the partial one.
-    """
-
-    def __init__(self, arrays, samples, batch_size, shuffle):
-        self.arrays = tree.map_structure(
-            lambda array: tf.convert_to_tensor(array) if hasattr(array, "__array__") else array,
-            arrays,
-        )
-        if on_gpu():
-            self.arrays = tree.traverse(carry, self.arrays)
-        self.batch_size = batch_size
-        self._samples, self._shuffle = samples, shuffle
-        self._drawn = None
-        self._shuffled = tf.function(tf.random.shuffle, autograph=False).get_concrete_function(
-            tf.TensorSpec([None], tf.int64)
-        )
-        # with a partial batch no batch has a static size: fit's pipeline has one shape for all
-        partial = samples % batch_size > 0
-        size = None if partial else batch_size
-        specs = tree.map_structure(_open_samples, self.arrays)
-        full = tf.TensorSpec([None, size], tf.int64)
-        rest = tf.TensorSpec([None], tf.int64) if partial else None
-        self.signature = Signature((specs, full, rest))
-
-    def __iter__(self):
-        return Walk(self)
-
-    def order(self):
-        """The `Order` of the next epoch, drawn as fit draws it.
-
-        Under a global seed that is the same order every time: fit's pipeline is started anew for
-        each epoch, and its random generator with it. Without one, every epoch has another.
-        """
-        if self._drawn is None or self._shuffled.graph.seed is None:
-            self._drawn = Order(self._draw(), self.batch_size)
-        return self._drawn
-
-    def _draw(self):
-        order, size = tf.range(self._samples, dtype=tf.int64), self.batch_size
-        if self._shuffle == "batch":
-            starts = range(0, self._samples, size)
-            return tf.concat([self._shuffled(order[at : at + size]) for at in starts], 0)
-        return self._shuffled(order) if self._shuffle else order
-
-
-class Order:
-    """The order in which one epoch takes the samples.
-
-    Attributes:
-        full: int64 `[full batches, batch_size]`: the samples of each batch.
-        rest: int64 `[samples % batch_size]`: those of the partial batch; None if there is none.
-        full_batches, steps: how many there are, without the partial one and with it.
-    """
-
-    def __init__(self, samples, batch_size):
-        whole = len(samples) // batch_size * batch_size
-        self.full = tf.reshape(samples[:whole], [-1, batch_size])
-        self.rest = samples[whole:] if whole < len(samples) else None
-        self.full_batches = whole // batch_size
-        self.steps = self.full_batches + (self.rest is not None)
-
-
-class Walk:
-    """One epoch through arrays on the device: an iterator that knows how far it is.
-
-    Attributes:
-        data: the `Resident` arrays.
-        position: the number of the next batch.
-    """
-
-    def __init__(self, data):
-        self.data = data
-        self.position = 0
-
-    @functools.cached_property
-    def order(self):
-        """The `Order` of this epoch."""
-        return self.data.order()
-
-    def laid_out(self):
-        """What a desk needs to go on: arrays, full batches, the partial one."""
-        return self.data.arrays, self.order.full, self.order.rest
-
-    def __iter__(self):
-        return self
-
-    def __next__(self):
-        """The next batch."""
-        (at,) = self.advance(1)
-        order = self.order
-        return gather(self.data.arrays, order.full[at] if at < order.full_batches else order.rest)
-
-    def advance(self, count):
-        """Go on by `count` batches, or to the end of the epoch; returns their numbers, a range.
-
-        Raises:
-            StopIteration: the epoch has ended.
-        """
-        first = self.position
-        if first >= self.order.steps:
-            raise StopIteration
-        self.position = min(first + count, self.order.steps)
-        return range(first, self.position)
-
-
-class Signature:
-    """The `tf.TypeSpec`s of a call, to look up the graph that was traced for them."""
-
-    def __init__(self, specs):
-        self.specs = specs
-        self._key = repr(specs)
-        self._hash = hash(self._key)
-
-    def __eq__(self, other):
-        return self._key == other._key
-
-    def __hash__(self):
-        return self._hash
-
-
-class Carried(tf.experimental.ExtensionType):
-    """An array, or a batch of it, as it lies on a GPU.
-
-    Attributes:
-        values: `[samples, ...]` in the dtype that `CARRIERS` names.
-        dtype: the array's own.
-    """
-
-    values: tf.Tensor
-    dtype: tf.DType
-
-
-def on_gpu():
-    """Whether TensorFlow trains on one."""
-    return bool(tf.config.list_logical_devices("GPU"))
-
-
-def carry(array):
-    """A tensor as it lies on a GPU. None makes `tree.traverse` go into a structure."""
-    if isinstance(array, tf.Tensor) and array.dtype in CARRIERS:
-        return Carried(tf.cast(array, CARRIERS[array.dtype]), array.dtype)
-    return array if tf.is_tensor(array) or isinstance(array, sparse.SparseRows) else None
-
-
-def _open_samples(array):
-    if isinstance(array, Carried):
-        return Carried.Spec(_open_samples(array.values), array.dtype)
-    spec = None if array is None else tf.type_spec_from_value(array)
-    if isinstance(spec, tf.TensorSpec):
-        return tf.TensorSpec([None, *spec.shape[1:]], spec.dtype)
-    return spec
-
-
-def gather(arrays, indices):
-    """The samples `indices` of each array."""
-    return tree.traverse(functools.partial(_rows, indices=indices), arrays)
-
-
-def _rows(array, indices):
-    """The samples `indices` of one array. None makes `tree.traverse` go into a structure."""
-    if isinstance(array, sparse.SparseRows):
-        return sparse.gather_rows(array, indices)
-    if isinstance(array, Carried):  # still so: as a batch it goes into the step's function
-        return Carried(tf.gather(array.values, indices, axis=0), array.dtype)
-    return tf.gather(array, indices, axis=0) if tf.is_tensor(array) else None
+    make = ResidentDataset if resident and bytes_ <= RESIDENT_BYTES else stream_arrays
+    return DataAdapter(make(arrays, samples, batch_size, shuffle), steps, batch_size)
 
 
 def to_gatherable(x):
@@ -254,10 +70,6 @@ def stream_arrays(arrays, samples, batch_size, shuffle):
     """A `tf.data.Dataset` that is one epoch of batches, gathered on the host, a few ahead."""
     whole = samples // batch_size * batch_size
 
-    def permutation(_):
-        order = tf.range(samples, dtype=tf.int64)
-        return tf.random.shuffle(order) if shuffle and shuffle != "batch" else order
-
     def slices(order):
         full = tf.reshape(order[:whole], [whole // batch_size, batch_size])
         batches = tf.data.Dataset.from_tensor_slices(full)
@@ -265,7 +77,8 @@ def stream_arrays(arrays, samples, batch_size, shuffle):
             batches = batches.concatenate(tf.data.Dataset.from_tensors(order[whole:]))
         return batches
 
-    indices = tf.data.Dataset.range(1).map(permutation).prefetch(1).flat_map(slices)
+    order = tf.data.Dataset.range(1).map(lambda _: permutation(samples, shuffle))
+    indices = order.prefetch(1).flat_map(slices)
     if shuffle == "batch":
         indices = indices.map(tf.random.shuffle)
     dataset = tf.data.Dataset.zip((indices, tf.data.Dataset.from_tensors(arrays).repeat())).map(

@@ -1,37 +1,34 @@
-"""Epochs of batches: how many there are, where an epoch goes on, and what happens at the end.
-
-(`keras/src/trainers/epoch_iterator.py`, `EpochIterator`, Keras 3.15. What becomes of the arrays
-themselves is in `arrays.py`; of data that come in batches already, in `streams.py`.)
+"""`EpochIterator`: the steps of one epoch after another (`keras/src/trainers/epoch_iterator.py`,
+class of the same name, Keras 3.15).
 """
 
+import contextlib
 import itertools
 import warnings
 
 import keras
 import tensorflow as tf
 
-from manual_loop.data.arrays import array_source, is_array
-from manual_loop.data.streams import stream_source
-from manual_loop.distribution import multi_worker as workers
-from manual_loop.distribution.replicas import spread
+from manual_loop.data.arrays import array_adapter, is_array
+from manual_loop.data.streams import stream_adapter
 
 
-class Epochs:
-    """The data of one `fit`, `evaluate` or `predict`, as epochs of batches.
+class EpochIterator:
+    """The data of one `fit`, `evaluate` or `predict`, epoch by epoch.
 
-    Iterating over an `Epochs` walks through one epoch and yields `(first step, last step,
-    iterator)` for each call of the train function, which takes its batches from the iterator.
+    Iterating gives one epoch: `(first step, last step, iterator)` for each call of the train
+    function, which takes its batches from the iterator.
 
     Args:
         x, y, sample_weight, batch_size, shuffle, class_weight: as in `keras.Model.fit`.
-        steps_per_epoch: batches an epoch; None for as many as there are. If given, an epoch goes on
+        steps_per_epoch: batches in an epoch; None for all there are. If given, each epoch goes on
             where the last one stopped.
-        steps_per_execution: batches a call.
-        strategy: a `tf.distribute.Strategy`, for batches in parts; None for whole ones.
+        steps_per_execution: batches in one call.
+        distribution: how batches reach the devices, see `distribution/single_device.py`.
 
     Raises:
-        ValueError: data of unknown kind, of different lengths, or arguments that exclude each
-            other; batches too small for the strategy's replicas.
+        ValueError: data of unknown kind, of different lengths, arguments that exclude each other,
+            or batches too small for the devices.
     """
 
     def __init__(
@@ -39,12 +36,13 @@ class Epochs:
         x,
         y=None,
         sample_weight=None,
-        batch_size=None,
-        steps_per_epoch=None,
+        *,
+        batch_size,
+        steps_per_epoch,
+        steps_per_execution,
+        distribution,
         shuffle=False,
         class_weight=None,
-        steps_per_execution=1,
-        strategy=None,
     ):
         limit = keras.config.max_steps_per_epoch()
         if limit and (not steps_per_epoch or limit < steps_per_epoch):
@@ -52,7 +50,8 @@ class Epochs:
             steps_per_epoch = limit
         self._steps_per_epoch = steps_per_epoch
         self._steps_per_execution = steps_per_execution
-        self._source = make_source(
+        self._distribution = distribution
+        self._adapter = get_data_adapter(
             x,
             y,
             sample_weight,
@@ -60,109 +59,91 @@ class Epochs:
             steps_per_epoch,
             shuffle,
             class_weight,
-            resident=strategy is None,
+            resident=distribution.keeps_arrays_on_device,
         )
-        self._batches = self._source.batches
-        self._strategy = strategy
-        if strategy is not None:
-            self._batches = spread(strategy, self._batches, self._source.batch_size)
-        # fit builds the model from a first batch then; where data are shuffled anew for every
-        # epoch, that begins one that counts. A generator would lose what is taken from it.
-        self._begins_twice = strategy is not None and self._source.restarts
-        self._steps = self._source.steps
+        self._batches = distribution.distribute(self._adapter.dataset, self._adapter.batch_size)
+        # Under a strategy, fit builds the model from a first batch, and with data that restart, the
+        # epoch that it took that batch from has begun.
+        self._begins_twice = distribution.takes_a_first_batch and self._adapter.restarts
+        self._num_batches = self._adapter.num_batches
         self._iterator = None
         self._steps_seen = 0
 
     @property
-    def source(self):
-        """The batches as they came, whole."""
-        return self._source.batches
+    def dataset(self):
+        """The batches, before they are distributed to devices."""
+        return self._adapter.dataset
 
     @property
-    def steps(self):
-        """Batches an epoch, or None as long as it is not known."""
-        return self._steps_per_epoch or self._steps
+    def num_batches(self):
+        """Batches in an epoch, or None as long as it is not known."""
+        return self._steps_per_epoch or self._num_batches
 
     def reset(self):
-        """Forget how far the last walk came."""
+        """Start from the first batch again."""
         if self._begins_twice:
             for _, _, iterator in self:
                 next(iterator)
                 break
         self._iterator = None
-        self._steps = self._source.steps
-        self._source.on_epoch_end()
+        self._num_batches = self._adapter.num_batches
+        self._adapter.on_epoch_end()
 
     def __iter__(self):
-        self._source.on_epoch_begin()
-        block = self._steps_per_execution
-        steps = self.steps
-        if steps:
+        self._adapter.on_epoch_begin()
+        size = self._steps_per_execution
+        if self.num_batches:
             if self._iterator is None or self._steps_per_epoch is None:
                 self._renew_iterator()
-            for step in range(0, steps, block):
-                if self._steps and self._steps_seen >= self._steps:
+            for step in range(0, self.num_batches, size):
+                if self._num_batches and self._steps_seen >= self._num_batches:
                     if self._steps_per_epoch:
-                        _warn_out_of_data()
+                        _warn_out_of_data(stacklevel=3)
                     break
-                self._steps_seen += block
-                yield step, step + block - 1, self._iterator
-            if self._steps and self._steps_seen >= self._steps:
+                self._steps_seen += size
+                yield step, step + size - 1, self._iterator
+            if self._num_batches and self._steps_seen >= self._num_batches:
                 self._renew_iterator()
         else:
             iterator = iter(self._batches)
-            step = 0
-            while True:  # until the iterator ends: see __exit__
-                self._steps_seen = step + block
-                yield step, step + block - 1, iterator
-                step += block
-        self._source.on_epoch_end()
+            for step in itertools.count(0, size):  # until the iterator ends: catch_stop_iteration
+                self._steps_seen = step + size
+                yield step, step + size - 1, iterator
+        self._adapter.on_epoch_end()
 
     def _renew_iterator(self):
         self._iterator = iter(self._batches)
         self._steps_seen = 0
 
-    def __enter__(self):
-        return self
-
-    def __exit__(self, kind, error, traceback):
-        """The data ended inside the block: keep what is known now, say so, and go on."""
-        if kind is None or not issubclass(kind, (StopIteration, tf.errors.OutOfRangeError)):
-            workers.raise_if_lost(self._strategy, error)
-            return False
-        if self._steps is None:
-            self._steps = self._steps_seen
-        _warn_out_of_data()
-        self._iterator = None
-        self._source.on_epoch_end()
-        return True
+    @contextlib.contextmanager
+    def catch_stop_iteration(self):
+        """Around an epoch: if the data end in it, warn, remember their length and go on."""
+        try:
+            with self._distribution.errors_of_lost_workers():
+                yield
+        except (StopIteration, tf.errors.OutOfRangeError):
+            if self._num_batches is None:
+                self._num_batches = self._steps_seen
+            _warn_out_of_data(stacklevel=4)  # past contextlib, to the epoch loop
+            self._iterator = None
+            self._adapter.on_epoch_end()
 
 
-def _warn_out_of_data():
+def _warn_out_of_data(stacklevel):
     warnings.warn(
         "Your input ran out of data; interrupting training. Make sure that your dataset or "
         "generator can generate at least `steps_per_epoch * epochs` batches. You may need to use "
         "the `.repeat()` function when building your dataset.",
-        stacklevel=3,
+        stacklevel=stacklevel,
     )
 
 
-def take(iterator, count):
-    """A list of the next `count` batches, or of those that are left.
-
-    Raises:
-        StopIteration: there is none.
-    """
-    batches = [next(iterator)]
-    for batch in itertools.islice(iterator, count - 1):
-        batches.append(batch)
-    return batches
-
-
-def make_source(x, y, sample_weight, batch_size, steps_per_epoch, shuffle, class_weight, resident):
-    """The `Source` for this kind of data (`data_adapters/__init__.py`, `get_data_adapter`)."""
+def get_data_adapter(
+    x, y, sample_weight, batch_size, steps_per_epoch, shuffle, class_weight, resident
+):
+    """The `DataAdapter` for this kind of data (`data_adapters/__init__.py`, `get_data_adapter`)."""
     if all(map(is_array, keras.tree.flatten((x, y, sample_weight)))):
-        return array_source(
+        return array_adapter(
             x, y, sample_weight, batch_size, steps_per_epoch, shuffle, class_weight, resident
         )
-    return stream_source(x, y, sample_weight, shuffle, class_weight)
+    return stream_adapter(x, y, sample_weight, shuffle, class_weight)

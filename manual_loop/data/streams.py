@@ -7,19 +7,19 @@ batches share, and what it wants to be told (`keras/src/trainers/data_adapters/`
 
 import collections
 import concurrent.futures
-import dataclasses
 import itertools
 import multiprocessing
 import random
 import types
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
+from manual_loop.data.adapter import DataAdapter
 from manual_loop.data.sample_weights import (
     check_class_weight,
     weigh_classes,
@@ -32,29 +32,8 @@ tree = keras.tree
 PEEK = 2  # batches looked at, to learn which sizes all batches share
 
 
-@dataclasses.dataclass
-class Source:
-    """Batches from one kind of data.
-
-    Attributes:
-        batches: iterable of `x`, `(x, y)` or `(x, y, sample_weight)`: a `tf.data.Dataset`, or
-            `arrays.Resident`.
-        steps: how many there are, or None if unknown.
-        batch_size: samples in the first, or None if unknown.
-        restarts: whether a new iterator starts from the first batch again.
-        on_epoch_begin, on_epoch_end: what the data want to be told.
-    """
-
-    batches: Iterable
-    steps: int | None
-    batch_size: int | None
-    restarts: bool = True
-    on_epoch_begin: Callable = lambda: None
-    on_epoch_end: Callable = lambda: None
-
-
-def stream_source(x, y, sample_weight, shuffle, class_weight):
-    """The `Source` for data that come in batches.
+def stream_adapter(x, y, sample_weight, shuffle, class_weight):
+    """The `DataAdapter` for data that come in batches.
 
     Raises:
         ValueError: an unknown kind of data, or an argument that belongs into the batches.
@@ -81,23 +60,23 @@ def stream_source(x, y, sample_weight, shuffle, class_weight):
             stacklevel=5,
         )
     if kind == "tf.data.Dataset":
-        return dataset_source(x, class_weight)
+        return dataset_adapter(x, class_weight)
     if kind == "PyDataset":
-        return pydataset_source(x, class_weight, shuffle)
-    return generator_source(x)
+        return pydataset_adapter(x, class_weight, shuffle)
+    return generator_adapter(x)
 
 
-def dataset_source(dataset, class_weight):
+def dataset_adapter(dataset, class_weight):
     """A `tf.data.Dataset` as it is; its length may be unknown or infinite."""
     if class_weight is not None:
         dataset = dataset.map(weigh_classes_in_graph(class_weight)).prefetch(tf.data.AUTOTUNE)
     cardinality = int(dataset.cardinality())
     shape = getattr(tree.flatten(dataset.element_spec)[0], "shape", None)
     batch_size = shape[0] if shape is not None and shape.rank else None
-    return Source(dataset, cardinality if cardinality >= 0 else None, batch_size)
+    return DataAdapter(dataset, cardinality if cardinality >= 0 else None, batch_size)
 
 
-def generator_source(generator):
+def generator_adapter(generator):
     """A Python generator: its first batches are looked at, then put back in front."""
     first = list(itertools.islice(generator, PEEK))
     if not first:
@@ -115,10 +94,10 @@ def generator_source(generator):
 
     dataset = tf.data.Dataset.from_generator(batches, output_signature=signature)
     dataset = dataset.prefetch(tf.data.AUTOTUNE)
-    return Source(dataset, None, first_size(first[0]), restarts=False)
+    return DataAdapter(dataset, None, first_size(first[0]), restarts=False)
 
 
-def pydataset_source(data, class_weight, shuffle):
+def pydataset_adapter(data, class_weight, shuffle):
     """A `keras.utils.PyDataset`, in its order or shuffled; with workers, fetched ahead."""
     workers = data.workers if data.workers > 1 or data.use_multiprocessing else 0
     endless = itertools.count()
@@ -153,7 +132,7 @@ def pydataset_source(data, class_weight, shuffle):
         dataset = dataset.prefetch(tf.data.AUTOTUNE)
     batch_size = first_size(peeked[0])
     told = {"on_epoch_begin": data.on_epoch_begin, "on_epoch_end": data.on_epoch_end}
-    return Source(dataset, length, batch_size, **told)
+    return DataAdapter(dataset, length, batch_size, **told)
 
 
 def first_size(batch):

@@ -34,7 +34,8 @@ import numpy as np
 import tensorflow as tf
 
 from manual_loop.distribution.rendezvous import assert_alike, meet, read_cluster
-from manual_loop.execution.bound import graph
+from manual_loop.distribution.replicas import Replicas
+from manual_loop.execution.graph import graph
 
 tree = keras.tree
 
@@ -114,51 +115,158 @@ def ended_after(seconds):
         faulthandler.cancel_dump_traceback_later()
 
 
-# Together: collective operations, which all workers must call alike ----------------------------
-
-
-def agree(strategy, facts):
-    """Hold what the workers are about to do against each other; nothing without workers.
+class Workers(Replicas):
+    """Training in several processes, each with its own replicas.
 
     Args:
-        strategy: a `tf.distribute.Strategy`, or None.
-        facts: function that returns a dict: name -> text.
-
-    Raises:
-        ValueError: they differ, and in what; or none has a seed.
+        strategy: a `tf.distribute.MultiWorkerMirroredStrategy` of several workers.
     """
-    cluster = cluster_of(strategy)
-    if cluster is None:
-        return
-    seed = graph(lambda: tf.zeros([])).get_concrete_function().graph.seed  # the global one
-    said = everyones(strategy, json.dumps({**facts(), "seed": seed}).encode())
-    assert_alike(dict(zip(cluster.addresses, map(json.loads, said), strict=True)))
-    if seed is None:
-        raise ValueError(
-            "Workers without a seed draw different orders of the samples. Call "
-            "`keras.utils.set_random_seed` with the same number in all of them."
-        )
+
+    def __init__(self, strategy):
+        super().__init__(strategy)
+        self.cluster = cluster_of(strategy)
+
+    def check_arguments(self, method, model, arguments):
+        """See `SingleDevice`.
+
+        Raises:
+            ValueError: the workers differ, and in what; or none has a seed.
+        """
+        # the global seed, as a graph has it
+        seed = graph(lambda: tf.zeros([])).get_concrete_function().graph.seed
+        configuration = {**run_configuration(method, model, arguments), "seed": seed}
+        said = self._gather(json.dumps(configuration).encode())
+        assert_alike(dict(zip(self.cluster.addresses, map(json.loads, said), strict=True)))
+        if seed is None:
+            raise ValueError(
+                "Workers without a seed draw different orders of the samples. Call "
+                "`keras.utils.set_random_seed` with the same number in all of them."
+            )
+
+    def in_order(self, data):
+        """See `SingleDevice`: a dataset is sharded by rows, since files would change the order."""
+        if not isinstance(data, tf.data.Dataset):
+            return data
+        options = tf.data.Options()
+        policy = tf.data.experimental.AutoShardPolicy.DATA
+        options.experimental_distribute.auto_shard_policy = policy
+        return data.with_options(options)
+
+    def with_all_logs(self, step):
+        """See `Replicas`."""
+
+        def step_of_all(data):
+            context = tf.distribute.get_replica_context()
+            return context.all_reduce(tf.distribute.ReduceOp.MEAN, step(data))
+
+        return step_of_all
+
+    def with_all_outputs(self, step):
+        """See `Replicas`."""
+
+        def step_of_all(data):
+            context = tf.distribute.get_replica_context()
+            return tree.map_structure(lambda leaf: context.all_gather(leaf, axis=0), step(data))
+
+        return self.on_replicas(step_of_all, lambda outputs: outputs[0])
+
+    def callbacks(self, callbacks):
+        """See `SingleDevice`: those that write files run on the chief alone."""
+        if self.cluster.is_chief:
+            return callbacks
+        return [callback for callback in tree.flatten(callbacks or []) if not writes(callback)]
+
+    def synchronize(self, model):
+        """Give all workers the chief's variables, and the epoch that it resumes at.
+
+        Callbacks that read a file run on the chief alone; and what each replica holds for itself,
+        such as the moving averages of a `BatchNormalization`, differs between workers. The values
+        travel as integers, so that no bit changes on the way.
+        """
+        variables = [*model.variables, *model.optimizer.variables]
+        values = [np.array(keras.ops.convert_to_numpy(variable)) for variable in variables]
+        epoch = np.array(getattr(model, "_initial_epoch", None) or 0, "int64")
+        content = b"".join(value.tobytes() for value in (epoch, *values))
+        numbers = np.frombuffer(content + bytes(-len(content) % 4), "int32")
+        is_chief = self.cluster.is_chief
+        content = self._sum(numbers if is_chief else np.zeros_like(numbers)).tobytes()
+        if is_chief:
+            return
+        at = epoch.nbytes
+        model._initial_epoch = int(np.frombuffer(content[:at], epoch.dtype)[0])
+        for variable, value in zip(variables, values, strict=True):
+            part = content[at : at + value.nbytes]
+            variable.assign(np.frombuffer(part, value.dtype).reshape(value.shape))
+            at += value.nbytes
+
+    @contextlib.contextmanager
+    def errors_of_lost_workers(self):
+        """See `SingleDevice`.
+
+        Raises:
+            ConnectionError: a worker is gone, and which.
+        """
+        try:
+            yield
+        except LOST as error:
+            gone = gone_from(self.cluster)
+            if not gone and not isinstance(error, tf.errors.UnavailableError):
+                raise
+            raise ConnectionError(
+                f"{' and '.join(gone) or 'Another worker'} is gone, and {self.cluster.task} cannot "
+                "go on alone. Start all workers again; with a `Backup` among the callbacks, "
+                "training resumes after the last completed epoch. "
+                f"(TensorFlow: {in_short(error)})"
+            ) from error
+
+    def _gather(self, content):
+        """The bytes of all workers, a list in the order of the cluster."""
+        workers, place = len(self.cluster.addresses), self.cluster.place
+        sizes = np.zeros(workers, "int32")
+        sizes[place] = len(content)
+        sizes = self._sum(sizes)
+        table = np.zeros([workers, sizes.max()], "int32")
+        table[place, : len(content)] = np.frombuffer(content, "uint8")
+        table = self._sum(table).astype("uint8")
+        return [row[:size].tobytes() for row, size in zip(table, sizes, strict=True)]
+
+    def _sum(self, numbers):
+        """The sum over all workers of an int32 array."""
+        strategy = self.strategy
+        each = strategy.num_replicas_in_sync // len(self.cluster.addresses)
+
+        def of_replica(context):  # several replicas of a worker: the first speaks for all
+            first = context.replica_id_in_sync_group % each == 0
+            return tf.constant(numbers if first else np.zeros_like(numbers))
+
+        values = strategy.experimental_distribute_values_from_function(of_replica)
+        with self.errors_of_lost_workers():
+            return strategy.reduce(tf.distribute.ReduceOp.SUM, values, axis=None).numpy()
 
 
-def facts_of(method, model, data, **arguments):
+def run_configuration(method, model, arguments):
     """What must be alike on all workers for a call of fit, evaluate or predict.
 
     Args:
         method: its name.
-        model: the compiled model.
-        data: nested structure of arrays, datasets and others.
-        **arguments: further arguments.
+        model: the model.
+        arguments: dict: name -> value.
+
+    Returns:
+        dict: name -> text.
     """
     compiled = (model.get_compile_config() if model.compiled else None) or {}
-    facts = {
+    given = {k: v for k, v in arguments.items() if k not in ("verbose", "callbacks", "return_dict")}
+    data = [given.pop(name, None) for name in ("x", "y", "sample_weight", "validation_data")]
+    configuration = {
         "method": method,
         "variables": [(v.path, v.shape) for v in model.variables],
         **compiled,
         "data": tree.map_structure(describe, data),
-        **arguments,
+        **given,
     }
-    # the same function lies elsewhere in each process
-    return {name: re.sub(" at 0x[0-9a-f]+", "", str(fact)) for name, fact in facts.items()}
+    # the same function has another address in each process
+    return {name: re.sub(" at 0x[0-9a-f]+", "", str(v)) for name, v in configuration.items()}
 
 
 def describe(data):
@@ -174,131 +282,9 @@ def describe(data):
     return f"{array.dtype} {list(array.shape)}, checksum {zlib.crc32(content):08x}"
 
 
-def everyones(strategy, content):
-    """The bytes of all workers, a list in the order of the cluster."""
-    cluster = cluster_of(strategy)
-    workers, place = len(cluster.addresses), cluster.place
-    sizes = np.zeros(workers, "int32")
-    sizes[place] = len(content)
-    sizes = summed(strategy, sizes)
-    table = np.zeros([workers, sizes.max()], "int32")
-    table[place, : len(content)] = np.frombuffer(content, "uint8")
-    table = summed(strategy, table).astype("uint8")
-    return [row[:size].tobytes() for row, size in zip(table, sizes, strict=True)]
-
-
-def follow_chief(strategy, model, optimizer):
-    """Give all workers the chief's variables, and the epoch that it resumes at.
-
-    Callbacks that read a file run on the chief alone; and what replicas hold each for itself, such
-    as the moving averages of a `BatchNormalization`, differs between workers. The values travel as
-    whole numbers, so that no bit changes on the way.
-    """
-    cluster = cluster_of(strategy)
-    if cluster is None:
-        return
-    variables = [*model.variables, *optimizer.variables]
-    values = [np.array(keras.ops.convert_to_numpy(variable)) for variable in variables]
-    epoch = np.array(getattr(model, "_initial_epoch", None) or 0, "int64")
-    content = b"".join(value.tobytes() for value in (epoch, *values))
-    numbers = np.frombuffer(content + bytes(-len(content) % 4), "int32")
-    content = summed(strategy, numbers if cluster.is_chief else np.zeros_like(numbers)).tobytes()
-    if cluster.is_chief:
-        return
-    at = epoch.nbytes
-    model._initial_epoch = int(np.frombuffer(content[:at], epoch.dtype)[0])
-    for variable, value in zip(variables, values, strict=True):
-        part = content[at : at + value.nbytes]
-        variable.assign(np.frombuffer(part, value.dtype).reshape(value.shape))
-        at += value.nbytes
-
-
-def summed(strategy, numbers):
-    """The sum over all workers of an int32 array."""
-    each = strategy.num_replicas_in_sync // len(cluster_of(strategy).addresses)
-
-    def of_replica(context):  # several replicas of a worker: the first speaks for all
-        first = context.replica_id_in_sync_group % each == 0
-        return tf.constant(numbers if first else np.zeros_like(numbers))
-
-    values = strategy.experimental_distribute_values_from_function(of_replica)
-    with naming_the_lost(strategy):
-        return strategy.reduce(tf.distribute.ReduceOp.SUM, values, axis=None).numpy()
-
-
-def mean_of_all(step):
-    """`data -> logs` on one replica, with the mean over the replicas of all workers."""
-
-    def step_of_all(data):
-        context = tf.distribute.get_replica_context()
-        return context.all_reduce(tf.distribute.ReduceOp.MEAN, step(data))
-
-    return step_of_all
-
-
-def outputs_of_all(step):
-    """`data -> outputs` on one replica, with those of all replicas of all workers, in order."""
-
-    def step_of_all(data):
-        context = tf.distribute.get_replica_context()
-        return tree.map_structure(lambda leaf: context.all_gather(leaf, axis=0), step(data))
-
-    return step_of_all
-
-
-def in_order(data):
-    """A dataset whose batches are shared out by rows: files would change the order."""
-    if not isinstance(data, tf.data.Dataset):
-        return data
-    options = tf.data.Options()
-    options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
-    return data.with_options(options)
-
-
-def callbacks_of(strategy, callbacks):
-    """The callbacks that run on this worker: those that write, on the chief alone.
-
-    Args:
-        strategy: a `tf.distribute.Strategy`, or None.
-        callbacks: a callback, a list of callbacks, or None.
-    """
-    cluster = cluster_of(strategy)
-    if cluster is None or cluster.is_chief:
-        return callbacks
-    return [callback for callback in tree.flatten(callbacks or []) if not writes(callback)]
-
-
 def writes(callback):
     """Whether a callback writes files: one of Keras's, or one with a true attribute `writes`."""
     return isinstance(callback, WRITERS) or getattr(callback, "writes", False)
-
-
-@contextlib.contextmanager
-def naming_the_lost(strategy):
-    """Turn what a collective operation fails with when a worker is gone into one clear error.
-
-    Raises:
-        ConnectionError: a worker is gone, and which.
-    """
-    try:
-        yield
-    except LOST as error:
-        raise_if_lost(strategy, error)
-        raise
-
-
-def raise_if_lost(strategy, error):
-    """Raise ConnectionError if `error` comes of a worker that is gone."""
-    cluster = cluster_of(strategy)
-    if cluster is None or not isinstance(error, LOST):
-        return
-    gone = gone_from(cluster)
-    if gone or isinstance(error, tf.errors.UnavailableError):
-        raise ConnectionError(
-            f"{' and '.join(gone) or 'Another worker'} is gone, and {cluster.task} cannot go on "
-            "alone. Start all workers again; with a `Backup` among the callbacks, training goes "
-            f"on after the last epoch that was finished. (TensorFlow: {in_short(error)})"
-        ) from error
 
 
 def gone_from(cluster):

@@ -4,7 +4,7 @@ Under `tf.distribute.MirroredStrategy` every device holds a copy of the weights.
 this: the batch is cut into one part a replica, each replica computes the gradients of its own part,
 the gradients are added up over all replicas, and every copy is updated by the same sum. For the sum
 to be the gradient of the batch's mean loss, each replica contributes its mean divided by the number
-of replicas: `share`.
+of replicas (`compiled/scaling.py`).
 
 Three things that surprise:
 
@@ -28,18 +28,135 @@ import functools
 import keras
 import tensorflow as tf
 
-from manual_loop.distribution import multi_worker as workers
-from manual_loop.execution.bound import graph
+from manual_loop.distribution.single_device import SingleDevice
+from manual_loop.execution.graph import graph, on_plain_tensors
 from manual_loop.execution.step_function import (
+    PredictFunction,
     StepFunction,
     concatenate,
-    make_predict_function,
-    unwrapping,
 )
-from manual_loop.steps import predict_step, sample_count, train_step
+from manual_loop.steps import predict_step, sample_count, test_step, train_step
 
 tree = keras.tree
 is_finite = tf.math.is_finite
+
+
+class Replicas(SingleDevice):
+    """Training on several devices of this process.
+
+    Args:
+        strategy: a `tf.distribute.Strategy`.
+    """
+
+    keeps_arrays_on_device = False
+    takes_a_first_batch = True
+
+    def __init__(self, strategy):
+        self.strategy = strategy
+        self._built = []  # configurations
+
+    def scope(self):
+        """See `SingleDevice`."""
+        return self.strategy.scope()
+
+    def distribute(self, batches, batch_size):
+        """See `SingleDevice`: batches that come as one part for each replica, cut as fit cuts them.
+
+        Raises:
+            ValueError: there are more replicas than samples in a batch.
+        """
+        least = self.strategy.num_replicas_in_sync
+        if batch_size is not None and batch_size < least:
+            raise ValueError(
+                f"A batch of {batch_size} cannot be divided among {least} replicas. `batch_size` "
+                f"is the global batch size: it must be at least {least}."
+            )
+        return self.strategy.experimental_distribute_dataset(batches)
+
+    def build(self, model, configuration, batches):
+        """See `SingleDevice`. Each variable gets a copy on every replica.
+
+        While a step is traced for all replicas it is too late: the first would create what the
+        others then find. So the steps are traced once for none, and nothing is run.
+
+        Raises:
+            ValueError: the model, a metric or the optimizer was built outside the strategy's scope.
+        """
+        if self.strategy is not strategy_of(model):
+            raise ValueError(
+                "The model was built outside the strategy's scope. Build the model under "
+                "`with strategy.scope():`; it is then trained on all replicas from anywhere."
+            )
+        if configuration in self._built:
+            return
+        steps = [functools.partial(predict_step, model)]
+        if configuration is not None:
+            steps.append(test_step_of(model, configuration))
+        with self.scope():
+            for step in steps:
+                with keras.StatelessScope([(v, v) for v in model.variables]):  # for regularizers
+                    graph(on_plain_tensors(step)).get_concrete_function(batches.element_spec)
+        self._assert_in_scope("model", model.variables)
+        if configuration is not None:
+            self._assert_in_scope("metric", model.metrics_variables)
+            self._assert_in_scope("optimizer", model.optimizer.variables)
+            with self.scope():
+                if not model.optimizer.built:
+                    model.optimizer.build(model.trainable_variables)
+        self._built.append(configuration)
+
+    def _assert_in_scope(self, owner, variables):
+        for variable in variables:
+            if not self.strategy.extended.variable_created_in_scope(variable.value):
+                raise ValueError(
+                    f"The {owner} was built outside the strategy's scope: `{variable.path}` has no "
+                    f"copy on each replica. Build the {owner} under `with strategy.scope():`."
+                )
+
+    def train_function(self, model, configuration, jit_compile, **how):
+        """See `SingleDevice`. XLA compiles what comes before the update."""
+        return self._step_function(step_in_two(model, configuration, jit_compile), **how)
+
+    def test_function(self, model, configuration, jit_compile, **how):
+        """See `SingleDevice`."""
+        step = test_step_of(model, configuration)
+        return self._step_function(compiled(step) if jit_compile else step, **how)
+
+    def _step_function(self, step, **how):
+        step = self.on_replicas(self.with_all_logs(step), lambda logs: tf.reduce_mean(logs, axis=0))
+        # a replica would run what it can of a step although its data have ended
+        return StepFunction(step, jit_compile=False, looks_ahead=True, **how)
+
+    def predict_function(self, model, _, jit_compile, **how):
+        """See `SingleDevice`."""
+        step = functools.partial(predict_step, model)
+        step = self.with_all_outputs(compiled(step) if jit_compile else step)
+        return PredictFunction(step, jit_compile=False, **how)
+
+    def with_all_logs(self, step):
+        """`data -> logs` on one replica, with the logs of other processes averaged in."""
+        return step
+
+    def with_all_outputs(self, step):
+        """`data -> outputs` on one replica, as `data -> outputs` of all."""
+        return self.on_replicas(step, lambda outputs: concatenate(*outputs))
+
+    def on_replicas(self, step, combine):
+        """A step on all replicas: `data -> outputs`, of data from `distribute`.
+
+        Args:
+            step: `data -> outputs` on one replica.
+            combine: makes one tensor of a tuple with one from each replica.
+        """
+        strategy = self.strategy
+
+        def step_on_replicas(data):
+            outputs = strategy.run(step, args=(data,))
+            return tree.map_structure(
+                lambda leaf: combine(strategy.experimental_local_results(leaf)), outputs
+            )
+
+        return step_on_replicas
 
 
 @functools.cache
@@ -76,150 +193,14 @@ def strategy_of(model):
         return strategy if tf.distribute.has_strategy() else None
 
 
-def assert_in_scope(strategy, owner, variables):
-    """Raise ValueError unless every variable has a copy on every replica.
+def test_step_of(model, configuration):
+    """`data -> logs`: `steps.test_step`, on a replica that may be given no samples."""
 
-    Args:
-        strategy: a `tf.distribute.Strategy`.
-        owner: what they belong to, in a word.
-        variables: list of `keras.Variable`.
-    """
-    for variable in variables:
-        if not strategy.extended.variable_created_in_scope(variable.value):
-            raise ValueError(
-                f"The {owner} was built outside the strategy's scope: `{variable.path}` has no "
-                f"copy on each replica. Build the {owner} under `with strategy.scope():`."
-            )
+    def step(data):
+        loss_fn = zero_if_empty(configuration.loss, data)
+        return test_step(model, loss_fn, configuration.metrics, data)
 
-
-def spread(strategy, batches, batch_size):
-    """Batches that come as one part for each replica, cut as fit cuts them.
-
-    Args:
-        strategy: a `tf.distribute.Strategy`.
-        batches: a `tf.data.Dataset`.
-        batch_size: samples a batch, for all replicas together; None if unknown.
-
-    Returns:
-        `tf.distribute.DistributedDataset`.
-
-    Raises:
-        ValueError: there are more replicas than samples in a batch.
-    """
-    least = strategy.num_replicas_in_sync
-    if batch_size is not None and batch_size < least:
-        raise ValueError(
-            f"A batch of {batch_size} cannot be divided among {least} replicas. `batch_size` "
-            f"counts the samples of all replicas together: it must be at least {least}."
-        )
-    return strategy.experimental_distribute_dataset(batches)
-
-
-def build(strategy, model, step, batches):
-    """Create all variables that a step would create, each with a copy on every replica.
-
-    While the step is traced for all replicas it is too late: the first would create what the others
-    then find. So it is traced once for none, and nothing is run.
-
-    Args:
-        strategy: a `tf.distribute.Strategy`.
-        model: the model; it is built first, for what a step asks of its variables.
-        step: `data -> logs` or `data -> outputs`; it changes no weight.
-        batches: as in `spread`.
-    """
-    spec = batches.element_spec
-    with strategy.scope():
-        for part in (functools.partial(predict_step, model), step):
-            with keras.StatelessScope([(v, v) for v in model.variables]):  # for regularisers
-                graph(unwrapping(part)).get_concrete_function(spec)
-
-
-def train_on_replicas(strategy, model, optimizer, objective, metrics, *, jit_compile, **how):
-    """`execution.StepFunction` of `steps.train_step` on all replicas.
-
-    Args:
-        strategy: a `tf.distribute.Strategy`.
-        model, optimizer, objective, metrics: as in `steps.train_step`.
-        jit_compile: compile with XLA what comes before the update.
-        **how: as in `StepFunction`.
-    """
-    step = step_in_two(model, optimizer, objective, metrics, jit_compile)
-    if workers.cluster_of(strategy):
-        step = workers.mean_of_all(step)
-    return StepFunction(on_replicas(strategy, step, mean), jit_compile=False, **how)
-
-
-def test_on_replicas(strategy, step, *, jit_compile, **how):
-    """`execution.StepFunction` of a test step on all replicas.
-
-    Args: as in `train_on_replicas`; `step` is `data -> logs` on one replica.
-    """
-    step = compiled(step) if jit_compile else step
-    if workers.cluster_of(strategy):
-        step = workers.mean_of_all(step)
-    return StepFunction(on_replicas(strategy, step, mean), jit_compile=False, **how)
-
-
-def predict_on_replicas(strategy, step, *, jit_compile, **how):
-    """`execution.make_predict_function` of a predict step on all replicas.
-
-    Args: as in `train_on_replicas`; `step` is `data -> outputs` on one replica.
-    """
-    step = compiled(step) if jit_compile else step
-    if workers.cluster_of(strategy):
-        step = on_replicas(strategy, workers.outputs_of_all(step), lambda outputs: outputs[0])
-    else:
-        step = on_replicas(strategy, step, lambda outputs: concatenate(*outputs))
-    return make_predict_function(step, jit_compile=False, **how)
-
-
-def on_replicas(strategy, step, combine):
-    """A step on all replicas: `data -> outputs`, as `step`, but of data from `spread`.
-
-    Args:
-        strategy: a `tf.distribute.Strategy`.
-        step: `data -> outputs` on one replica.
-        combine: makes one tensor of a tuple with one from each replica.
-    """
-
-    def step_on_replicas(data):
-        outputs = strategy.run(step, args=(data,))
-        return tree.map_structure(
-            lambda leaf: combine(strategy.experimental_local_results(leaf)), outputs
-        )
-
-    return step_on_replicas
-
-
-def mean(logs):
-    """One log as the mean of those of all replicas."""
-    return tf.reduce_mean(logs, axis=0)
-
-
-def replicas():
-    """How many of them run the step that we are in; 1 without a strategy."""
-    return tf.distribute.get_strategy().num_replicas_in_sync
-
-
-def share(loss):
-    """What a replica contributes with its mean loss, so that the sum over replicas is a mean."""
-    return loss if replicas() == 1 else loss * tf.cast(1 / replicas(), loss.dtype)
-
-
-def whole(loss):
-    """The mean loss that `share` made a contribution of."""
-    return loss if replicas() == 1 else loss * tf.cast(replicas(), loss.dtype)
-
-
-class LossMean(keras.metrics.Mean):
-    """The running mean of a loss, of which a replica knows its `share`."""
-
-    def update_state(self, values, sample_weight=None):
-        """Take in the loss of one batch; `sample_weight` is the number of its samples."""
-        values = whole(values)
-        if replicas() > 1 and tf.is_tensor(sample_weight):  # the mean of no samples is NaN
-            values = tf.where(sample_weight > 0, values, tf.zeros_like(values))
-        return super().update_state(values, sample_weight)
+    return step
 
 
 def compiled(step):
@@ -232,7 +213,7 @@ def compiled(step):
     return lambda data: program(data)
 
 
-def step_in_two(model, optimizer, objective, metrics, jit_compile):
+def step_in_two(model, configuration, jit_compile):
     """`data -> logs`: `steps.train_step` on one replica, the update apart from what precedes it.
 
     The update begins with the sum of the gradients over all replicas, for which they have to wait
@@ -240,17 +221,20 @@ def step_in_two(model, optimizer, objective, metrics, jit_compile):
     before.
 
     A replica without samples takes part in the sum all the same. A mean over no samples is NaN, and
-    so is what is made of it: such a gradient counts as 0, such a moving average stays what it was.
+    so is what is computed from it: such a loss and such a gradient count as 0, and such a moving
+    average stays what it was.
 
     Args:
-        model, optimizer, objective, metrics: as in `steps.train_step`.
+        model: the model.
+        configuration: its `compiled.configuration.Configuration`.
         jit_compile: compile what precedes the update with XLA.
     """
 
     def differentiate(data):
-        gradients = Gradients(optimizer)
-        logs = train_step(model, gradients, objective, metrics, data)
-        return gradients.found, logs
+        optimizer = Gradients(model.optimizer)
+        metrics = configuration.metrics
+        logs = train_step(model, optimizer, zero_if_empty(configuration.loss, data), metrics, data)
+        return optimizer.found, logs
 
     if jit_compile:
         differentiate = compiled(differentiate)
@@ -266,12 +250,27 @@ def step_in_two(model, optimizer, objective, metrics, jit_compile):
             tf.cond(size > 0, lambda: None, lambda: mend(averages, before))
             gradients = map_parts(lambda p: tf.where((size > 0) | is_finite(p), p, 0), gradients)
         if gradients:
+            optimizer = model.optimizer
             if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
                 gradients = finite_everywhere(gradients)
             optimizer.apply_gradients(zip(gradients, model.trainable_weights, strict=True))
         return logs
 
     return step
+
+
+def zero_if_empty(loss_fn, data):
+    """`loss_fn`, with 0 in the place of the mean loss of no samples."""
+    x, _, _ = keras.utils.unpack_x_y_sample_weight(data)
+    size = sample_count(x)
+    if tf.get_static_value(size):
+        return loss_fn
+
+    def guarded(*args):
+        loss = loss_fn(*args)
+        return tf.where(size > 0, loss, tf.zeros_like(loss))
+
+    return guarded
 
 
 def finite_everywhere(gradients):

@@ -1,76 +1,96 @@
-"""How Python calls a traced function without arguments, again and again.
+"""`Dispatcher`: the cheapest way for Python to call a traced function without arguments.
 
-An eager call of a function, even of an empty one, takes longer than the arithmetic of a small step:
-TensorFlow hands it to another thread and waits for that (`make bench` times it). But a graph calls
-a function with an op, `StatefulPartitionedCall`, and every op can be called eagerly too. Then the
-function runs at once, in the thread that called it. Its ops run there one after another, so a step
-of large ones, of which several can run at a time, is better off with the threads.
+A call of a `ConcreteFunction`, even of an empty one, takes longer than the arithmetic of a small
+step: TensorFlow hands the function to a thread pool and waits for it (`make bench` times it). But a
+graph calls a function by an op, `StatefulPartitionedCall`, and an op can be called eagerly too.
+Then the ops of the function run one after another in the calling thread. So a step of large ops,
+of which several can run at a time, stays with the thread pool.
 """
 
-import math
-import time
+import re
 
 import tensorflow as tf
 
-from manual_loop.data.arrays import on_gpu
+from manual_loop.data.resident import on_gpu
+from manual_loop.execution.graph import nodes_of
 
-CALLS = 500  # from here on it pays to optimise the graph once more, for the op
-SHORT = 1e-3  # seconds; in longer calls, what the op saves is not worth the threads
+# Elements of the largest tensor of a small step: below this, an op is over before another thread
+# has taken it up.
+SMALL = 2**16
+# Ops that act outside the graph: Python code, prints, files.
+OUTSIDE = re.compile(r"(Eager)?PyFunc|Print|Write\w*Summary|WriteFile|Save")
 
 
-class Call:
-    """A `tf.types.experimental.ConcreteFunction` without arguments: short ones end up with the op.
+class Dispatcher:
+    """Calls a `tf.types.experimental.ConcreteFunction` that has no arguments.
 
-    Not on a GPU, where a call is over before its work is done.
-
-    Attributes:
-        function: as given.
-        graph: its `tf.Graph`.
+    Args:
+        function: the function.
+        by_op: whether to call it by an op.
     """
 
-    def __init__(self, function):
-        self.function = function
-        self.graph = function.graph
-        self._calls = 0
-        self._shortest = math.inf
-        self._op = None
+    def __init__(self, function, by_op):
+        self._function = function
+        self._op = op_of(function) if by_op else None
 
     def __call__(self):
+        """What the function returns.
+
+        Raises:
+            tf.errors.OpError: with the traceback of the op that failed.
+        """
         if self._op is None:
-            return self._call_function()
+            return self._function()
         try:
             return self._op()
         except tf.errors.OpError as error:
-            raise located(self.function, error) from None
+            raise with_traceback(self._function, error) from None
 
-    def _call_function(self):
-        begin = time.perf_counter()
-        outputs = self.function()
-        self._shortest = min(self._shortest, time.perf_counter() - begin)
-        self._calls += 1
-        if self._calls == CALLS and self._shortest < SHORT and not on_gpu():
-            self._op = op_of(self.function)
-        return outputs
+
+def is_small(traced, batch_size):
+    """Whether the op is the better way to call a step: decided from its graph alone.
+
+    Not on a GPU, where a call returns before its work is done; and not for a step that acts outside
+    the graph, because a failing step is run again for its traceback.
+
+    Args:
+        traced: the step as a `ConcreteFunction`.
+        batch_size: in the place of sizes that the graph leaves open.
+    """
+    if on_gpu():
+        return False
+    nodes = list(nodes_of(traced.graph.as_graph_def(add_shapes=True)))
+    if any(OUTSIDE.match(node.op) for node in nodes):
+        return False
+    shapes = (shape for node in nodes for shape in node.attr["_output_shapes"].list.shape)
+    return all(_elements(shape, batch_size) <= SMALL for shape in shapes)
+
+
+def _elements(shape, batch_size):
+    elements = 1
+    for dimension in shape.dim:
+        elements *= batch_size if dimension.size < 0 else dimension.size
+    return elements
 
 
 def op_of(function):
-    """A function that calls `function` by the op that a graph would call it with."""
+    """A Python function that calls `function` by the op that a graph would call it with."""
     caller = tf.function(lambda: function(), autograph=False).get_concrete_function().graph
     (op,) = (op for op in caller.get_operations() if op.type == "StatefulPartitionedCall")
-    how = {name: op.get_attr(name) for name in ("Tout", "config_proto")}  # how to optimise it
+    attributes = {name: op.get_attr(name) for name in ("Tout", "config_proto")}
     captured, structure = function.captured_inputs, function.structured_outputs
 
     def call():
-        outputs = tf.raw_ops.StatefulPartitionedCall(args=captured, f=function, **how)
+        outputs = tf.raw_ops.StatefulPartitionedCall(args=captured, f=function, **attributes)
         return tf.nest.pack_sequence_as(structure, outputs)
 
     return call
 
 
-def located(function, error):
-    """The error of a call by an op as an ordinary call has it, with the lines that made the op.
+def with_traceback(function, error):
+    """Re-run a failed call as a normal one to recover the traceback of the op that failed.
 
-    What the function changes until it fails again is put back.
+    The variables keep the values that the first, failed call left them.
     """
     values = [variable.read_value() for variable in function.variables]
     try:

@@ -1,10 +1,7 @@
 """Saving to `.h5` and `.keras`, and back.
 
-The files are Keras's own: `keras.models.load_model` reads them. This is the one room that calls
-`Model.compile`, with the objects already in use, because Keras writes the training configuration of
-a model that it compiled itself and of no other. The loop uses nothing of what that call builds.
-
-Keras 3.15.1 forgets three things, mended here:
+The files are Keras's own: `keras.models.load_model` reads them. Keras 3.15.1 loses three things,
+which are restored here:
 
 1. `.h5`, reading (`legacy/saving/legacy_h5_format.py`, `load_model_from_hdf5`): the optimizer's
    state is dropped, because `model._trainable_variables` is empty in a Sequential or functional
@@ -12,7 +9,7 @@ Keras 3.15.1 forgets three things, mended here:
    over. The state is therefore written under a name that Keras leaves alone, and `load_model` below
    reads the training configuration itself.
 2. `.h5`, writing: the optimizer is removed from the configuration in use, so that the next `.keras`
-   file has none (`legacy/saving/saving_utils.py`, `model_metadata`). Hence a fresh `compile`.
+   file has none (`legacy/saving/saving_utils.py`, `model_metadata`). So it is put back.
 3. Both formats: the state of a `keras.random.SeedGenerator` is not written, so a Dropout that goes
    on training draws other masks than one that never stopped.
 """
@@ -32,38 +29,11 @@ SEED_STATE = "seed_state"
 SEED_MEMBER = "seed_state.npz"
 
 
-def register_training_config(model, **arguments):
-    """Let Keras know how the model is trained, so that whatever saves it can write that down.
-
-    `trainer.save` needs it, and so does a callback that saves: `ModelCheckpoint` calls
-    `Model.save`. Everything is an object or a name already in use by the loop.
-    """
-    model.compile(**arguments, auto_scale_loss=False)
-
-
-def training_config(model):
-    """The arguments of `compile` from a compiled model, the optimizer being the object in use.
-
-    Raises:
-        ValueError: the model holds a loss or metric that Keras cannot write down and read back.
-    """
-    try:
-        config = keras.saving.deserialize_keras_object(
-            {**model.get_compile_config(), "optimizer": None}
-        )
-    except (TypeError, ValueError) as error:
-        raise ValueError(
-            "The model's training configuration cannot be read back: call `compile()` on the "
-            f"trainer instead. {error}"
-        ) from error
-    return {**config, "optimizer": model.optimizer}
-
-
 def save(model, path):
     """Write a compiled model to a `.h5` or `.keras` file, whole or not at all.
 
     Args:
-        model: a `keras.Model` whose training configuration is registered.
+        model: a `keras.Model`, compiled or not.
         path: where to; a file that is there is replaced.
 
     Raises:
@@ -74,8 +44,13 @@ def save(model, path):
         raise ValueError(f"`path` must end in .h5 or .keras. Received: {path}")
     seeds = [keras.ops.convert_to_numpy(state) for state in seed_states(model)]
     part = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+    # a private attribute, since Keras has no public way to restore what it has removed
+    configuration = getattr(model, "_compile_config", None)
+    arguments = dict(configuration.config) if configuration else None
     try:
         model.save(part)
+        if configuration:
+            configuration.config = arguments
         if path.suffix == ".h5":
             with h5py.File(part, "r+") as file:
                 if "optimizer_weights" in file:

@@ -1,0 +1,73 @@
+"""The logs: what callbacks and `evaluate` are given of the metrics, and when."""
+
+import keras
+
+BASE = keras.callbacks.Callback
+
+
+def to_floats(logs):
+    """Logs as Python floats, sorted by name; what is not a number stays as it is.
+
+    (`keras/src/utils/python_utils.py`, `pythonify_logs`, Keras 3.15.)
+    """
+    floats = {}
+    for name, value in sorted(logs.items()):
+        if isinstance(value, dict):
+            floats.update(to_floats(value))
+            continue
+        try:
+            floats[name] = float(value)
+        except (TypeError, ValueError):
+            floats[name] = value
+    return floats
+
+
+def in_order(model, logs):
+    """The values of `logs` as `evaluate` returns them without `return_dict`.
+
+    Args:
+        model: a compiled model.
+        logs: dict: name -> float.
+
+    Returns:
+        list of floats, or one float if it is the only one. Compiled metrics are looked up by their
+        own name: those of several outputs (`klass_acc`) come last, sorted by name
+        (`Trainer._flatten_metrics_in_order`).
+    """
+    names: list[str] = []
+    for metric in model.metrics:
+        own = (
+            [m.name for m in metric.metrics] if metric.name == "compile_metrics" else [metric.name]
+        )
+        names += own
+    values = [logs[name] for name in names if name in logs]
+    values += [logs[name] for name in sorted(logs) if name not in names]
+    return values[0] if len(values) == 1 else values
+
+
+def is_due(epoch, validation_freq):
+    """Whether to validate after this epoch (counted from 0; `validation_freq` counts from 1).
+
+    Raises:
+        ValueError: `validation_freq` is neither an int nor a list.
+    """
+    if isinstance(validation_freq, int):
+        return (epoch + 1) % validation_freq == 0
+    if isinstance(validation_freq, list):
+        return epoch + 1 in validation_freq
+    raise ValueError(
+        f"`validation_freq` must be an int or a list of ints. Received: {validation_freq!r}"
+    )
+
+
+def watches_batches(callback):
+    """Whether a callback does anything before or after a batch of training or evaluation.
+
+    If none does, nobody sees the logs of a batch, and they are not even turned into floats.
+    """
+    hooks = ("on_batch", "on_train_batch", "on_test_batch")
+    return any(
+        getattr(getattr(callback, name), "__func__", None) is not getattr(BASE, name)
+        for hook in hooks
+        for name in (f"{hook}_begin", f"{hook}_end")
+    )

@@ -1,0 +1,92 @@
+"""One device: nothing to distribute. This is also the interface of the other two.
+
+`fit`, `evaluate` and `predict` call these methods in this order; on one device most do nothing.
+`replicas.Replicas` and `multi_worker.Workers` override them.
+"""
+
+import contextlib
+import functools
+
+from manual_loop.execution.step_function import PredictFunction, StepFunction
+from manual_loop.steps import predict_step, test_step, train_step
+
+
+class SingleDevice:
+    """Training on one device.
+
+    Attributes:
+        keeps_arrays_on_device: whether arrays may be copied to the device once for all batches.
+        takes_a_first_batch: whether `build` needs a batch.
+    """
+
+    keeps_arrays_on_device = True
+    takes_a_first_batch = False
+
+    def scope(self):
+        """A context in which variables are created for all devices."""
+        return contextlib.nullcontext()
+
+    def check_arguments(self, method, model, arguments):
+        """Compare what each process was called with.
+
+        Args:
+            method: "fit", "evaluate" or "predict".
+            arguments: dict: name -> value.
+        """
+
+    def in_order(self, data):
+        """`data` for `predict`, whose outputs must come back in the order of the samples."""
+        return data
+
+    def distribute(self, batches, batch_size):
+        """Batches in the form in which the step functions take them.
+
+        Args:
+            batches: `tf.data.Dataset`, or a `ResidentDataset` if `keeps_arrays_on_device`.
+            batch_size: samples in a batch, or None if unknown.
+        """
+        return batches
+
+    def build(self, model, configuration, batches):
+        """Create all variables, before a step is traced.
+
+        Args:
+            configuration: `compiled.configuration.Configuration`; None for `predict`.
+            batches: as given to `distribute`.
+        """
+
+    def train_function(self, model, configuration, **how):
+        """The `StepFunction` of `steps.train_step`.
+
+        Args:
+            configuration: `compiled.configuration.Configuration`.
+            **how: as in `StepFunction`.
+        """
+
+        def step(data):
+            # `model.optimizer` is read while tracing, as in fit
+            return train_step(
+                model, model.optimizer, configuration.loss, configuration.metrics, data
+            )
+
+        return StepFunction(step, **how)
+
+    def test_function(self, model, configuration, **how):
+        """The `StepFunction` of `steps.test_step`; same arguments as `train_function`."""
+        loss, metrics = configuration.loss, configuration.metrics
+        return StepFunction(functools.partial(test_step, model, loss, metrics), **how)
+
+    def predict_function(self, model, _, **how):
+        """The `step_function.PredictFunction` of `steps.predict_step`."""
+        return PredictFunction(functools.partial(predict_step, model), **how)
+
+    def callbacks(self, callbacks):
+        """Those that run in this process."""
+        return callbacks
+
+    def synchronize(self, model):
+        """Give all processes the same values of all variables."""
+
+    def errors_of_lost_workers(self):
+        """A context in which an error says which process is gone, if one is."""
+        return contextlib.nullcontext()

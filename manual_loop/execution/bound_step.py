@@ -1,0 +1,150 @@
+"""`BoundStep`: a traced step whose arguments are bound to variables, so that calling it takes none.
+
+To bind arguments to a traced function takes Python longer than a small step takes to run. Here the
+arrays, the samples of each batch and the number of the next batch are variables that the graph
+reads; Python only calls. Nothing is copied when a variable is set to a tensor.
+"""
+
+import functools
+from typing import Any
+
+import tensorflow as tf
+
+from manual_loop.data.resident import gather
+from manual_loop.execution.dispatch import Dispatcher, is_small
+from manual_loop.execution.graph import graph
+from manual_loop.execution.multi_step import array_block, gains_from_a_block
+
+
+class BoundSteps(dict):
+    """By the signature of a `ResidentDataset`: the `BoundStep` for it.
+
+    Args:
+        step: `data -> logs`, a `tf.function`.
+        jit_compile: whether it is compiled with XLA.
+        steps_per_execution: function without arguments: steps per call, asked at each trace.
+    """
+
+    def __init__(self, step, jit_compile, steps_per_execution):
+        super().__init__()
+        self._step = step
+        self._jit_compile = jit_compile
+        self._steps_per_execution = steps_per_execution
+        self._one = graph(lambda arrays, indices: step(gather(arrays, indices)))
+        self._steps_of: dict[Any, int] = {}
+
+    def of(self, dataset):
+        """The `BoundStep` for a `ResidentDataset`, traced when the first one of its kind comes."""
+        bound = self.get(dataset.signature)
+        if bound is None:
+            bound = self[dataset.signature] = self._make(dataset)
+        return bound
+
+    def _make(self, dataset):
+        arrays, full, _ = dataset.specs
+        # `tf.function` may return an earlier, more general graph, as it does in fit; with it come
+        # the steps per call of that time
+        one = self._one.get_concrete_function(arrays, tf.TensorSpec(full.shape[1:], full.dtype))
+        steps = self._steps_of.setdefault(one, self._steps_per_execution())
+        in_graph = steps > 1 and gains_from_a_block(dataset.specs, one.graph, self._jit_compile)
+        block = array_block(self._step, steps, self._jit_compile) if in_graph else None
+        return BoundStep(one, dataset, steps, block and graph(block, self._jit_compile))
+
+
+class BoundStep:
+    """A step on the arrays of any dataset of one signature.
+
+    Args:
+        one: `(arrays, indices) -> logs`, a `ConcreteFunction`: the step on one batch.
+        dataset: a `ResidentDataset`, for its specs.
+        steps: how many a call runs.
+        block: `(arrays, full, partial, at) -> logs`: all these steps in one graph; None to loop
+            over them in Python.
+    """
+
+    def __init__(self, one, dataset, steps, block):
+        self._one = one
+        self._steps = steps
+        self._block = block
+        self._specs = arrays, full, partial = dataset.specs
+        # an open batch size stays open here: Grappler would fold a known one, and round differently
+        (_, indices), _ = one.structured_input_signature
+        full = tf.TensorSpec([None, *indices.shape], full.dtype)
+        self._variables: list[Any] = [
+            None if spec is None else tf.Variable(empty(spec), shape=spec.shape, trainable=False)
+            for spec in tf.nest.flatten((arrays, full, partial), expand_composites=True)
+        ]
+        self._position = tf.Variable(0, dtype=tf.int64, trainable=False)
+        self._by_op = is_small(one, dataset.batch_size)
+        self._iterator: Any = None
+        self._values: list[Any] = [None] * len(self._variables)
+
+    def __call__(self, iterator):
+        """Run the next steps of an `ArrayIterator`; returns the logs of the last one.
+
+        Raises:
+            StopIteration: the epoch has ended.
+        """
+        self.bind(iterator)
+        numbers = iterator.advance(self._steps)
+        full_batches = iterator.dataset.full_batches
+        if self._block is not None and full_batches:
+            return self._run_block()
+        for number in numbers:
+            logs = self._run_full() if number < full_batches else self._run_partial()
+        return logs
+
+    @functools.cached_property
+    def _run_full(self):
+        one = self._one
+        return self._without_arguments(
+            lambda arrays, full, _, at: one(arrays, tf.gather(full, at)), 1
+        )
+
+    @functools.cached_property
+    def _run_partial(self):
+        one = self._one
+        return self._without_arguments(lambda arrays, _, partial, __: one(arrays, partial), 1)
+
+    @functools.cached_property
+    def _run_block(self):
+        block = self._block.get_concrete_function(*self._specs, tf.TensorSpec([], tf.int64))
+        return self._without_arguments(block, self._steps)
+
+    def _without_arguments(self, function, steps):
+        """A `Dispatcher` of `(arrays, full, partial, at) -> logs`, which reads the variables."""
+
+        def call():
+            values = [None if v is None else v.read_value() for v in self._variables]
+            arguments = tf.nest.pack_sequence_as(self._specs, values, expand_composites=True)
+            logs = function(*arguments, self._position.read_value())
+            with tf.control_dependencies(tf.nest.flatten(logs)):  # only if nothing failed
+                self._position.assign_add(steps)
+            return logs
+
+        return Dispatcher(graph(call).get_concrete_function(), self._by_op)
+
+    def bind(self, iterator):
+        """Bind the tensors of an `ArrayIterator`, unless they are bound, and its position."""
+        if iterator is self._iterator:
+            return
+        bound = (iterator.dataset.arrays, *iterator.indices)
+        values = tf.nest.flatten(bound, expand_composites=True)
+        for variable, old, new in zip(self._variables, self._values, values, strict=True):
+            if new is not old:
+                variable.assign(new)
+        self._position.assign(iterator.position)
+        self._iterator, self._values = iterator, values
+
+    def release(self):
+        """Release the tensors, so that their memory is free."""
+        for variable in self._variables:
+            if variable is not None:
+                variable.assign(empty(variable))
+        self._iterator = None
+        self._values = [None] * len(self._variables)
+
+
+def empty(spec):
+    """Zeros of this shape and dtype, with size 0 where it is open."""
+    return tf.zeros([size or 0 for size in spec.shape], spec.dtype)

@@ -1,0 +1,34 @@
+"""Small helpers for traced functions."""
+
+import itertools
+
+import keras
+import tensorflow as tf
+
+from manual_loop.data.resident import narrow
+
+tree = keras.tree
+
+
+def graph(function, jit_compile=False):
+    """`tf.function`. Without AutoGraph: it would rewrite the Python inside layers; fit does not."""
+    return tf.function(function, jit_compile=jit_compile, reduce_retracing=True, autograph=False)
+
+
+def on_plain_tensors(step):
+    """`step` for batches as they come from the data.
+
+    A missing array comes from a generator as an empty `tf.experimental.Optional`; on a GPU, arrays
+    of some dtypes come as `WidenedTensor`.
+    """
+
+    def plain(leaf):
+        return None if isinstance(leaf, tf.experimental.Optional) else narrow(leaf)
+
+    return lambda data: step(tree.map_structure(plain, data))
+
+
+def nodes_of(definition):
+    """All nodes of a `GraphDef`, including those of the functions in it."""
+    functions = (function.node_def for function in definition.library.function)
+    return itertools.chain(definition.node, *functions)
