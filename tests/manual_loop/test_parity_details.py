@@ -87,7 +87,7 @@ def test_a_loss_kept_by_a_second_compile_is_not_saved(tmp_path):
 
 
 @EAGER_OR_GRAPH
-def test_a_retrace_takes_the_freeze_up(run_eagerly):
+def test_a_retrace_applies_the_freeze(run_eagerly):
     def script(Trainer):
         trainer = compiled(Trainer, plain(), run_eagerly=run_eagerly)
         moved = []
@@ -115,19 +115,27 @@ def unknown_length():
     return dataset.filter(lambda x, y: True)
 
 
-def test_a_warning_of_fit_is_shown_once():
+RUNS_OUT = {
+    "unknown length": lambda: {"x": unknown_length()},
+    "steps_per_epoch": lambda: {"x": X, "y": Y, "batch_size": 11, "steps_per_epoch": 3},
+}
+
+
+@pytest.mark.parametrize("kind", RUNS_OUT)
+def test_a_warning_of_fit_is_shown_once(kind):
     def script(Trainer):
         trainer = compiled(Trainer, plain())
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("default")
             for _ in range(2):
-                trainer.fit(unknown_length(), epochs=2, verbose=0)
+                trainer.fit(**RUNS_OUT[kind](), epochs=2, verbose=0)
         return {"shown": [str(warning.message)[:12] for warning in caught]}
 
-    assert assert_parity(script=script)["shown"] == ["`shuffle=Tru", "Your input r"]
+    shuffle = ["`shuffle=Tru"] if kind == "unknown length" else []
+    assert assert_parity(script=script)["shown"] == [*shuffle, "Your input r"]
 
 
-def test_class_weights_of_a_dataset_are_looked_up_in_the_pipeline():
+def test_class_weights_are_looked_up_in_the_pipeline():
     dataset = tf.data.Dataset.from_tensor_slices((X, Y)).batch(8)
     weights = {0: 2.0, 1: 0.5}  # no 2, which is the largest class
 
@@ -143,7 +151,7 @@ def test_class_weights_of_a_dataset_are_looked_up_in_the_pipeline():
 
 
 @EAGER_OR_GRAPH
-def test_arrays_are_copied_when_they_are_first_needed(run_eagerly):
+def test_arrays_are_copied_when_first_used(run_eagerly):
     def script(Trainer, hook, epoch, what):
         x, validation = X.copy(), X.copy()
 
@@ -164,7 +172,7 @@ def test_arrays_are_copied_when_they_are_first_needed(run_eagerly):
     assert before["val_loss"][0] != never["val_loss"][0]
 
 
-def test_prefetch_takes_more_from_a_generator_than_is_trained_on():
+def test_prefetching_discards_batches_of_a_generator():
     def script(Trainer):
         taken, trained_on = [], []
 
@@ -195,7 +203,7 @@ def test_prefetch_takes_more_from_a_generator_than_is_trained_on():
     assert seen["skipped"]
 
 
-def test_labels_are_float32_by_the_time_a_loss_sees_them():
+def test_a_loss_gets_its_labels_as_float32():
     large = np.full((22, 1), 2**24 + 1)  # the first integer that float32 does not have
 
     def script(Trainer):
@@ -222,10 +230,10 @@ def test_labels_are_float32_by_the_time_a_loss_sees_them():
 
 @pytest.mark.parametrize(
     ("how", "steps"),
-    [({}, 14), ({"steps_per_execution": 2}, 12), (EAGER, 12)],
-    ids=["graph", "graph, two steps", "eager"],
+    [({}, 14), ({"steps_per_execution": 2}, 12), ({"jit_compile": True}, 12), (EAGER, 12)],
+    ids=["graph", "graph, two steps", "XLA", "eager"],
 )
-def test_on_data_of_unknown_length_a_graph_runs_a_step_more_in_each_epoch(how, steps):
+def test_a_graph_runs_an_extra_step_on_data_of_unknown_length(how, steps):
     def build():
         stack = [keras.Input([8]), layers.Dropout(0.3), layers.Dense(3, activation="softmax")]
         return keras.Sequential(stack)
@@ -296,7 +304,7 @@ def test_an_exception_skips_the_end_of_training():
 
 
 @EAGER_OR_GRAPH
-def test_what_the_trace_holds_does_not_change(run_eagerly):
+def test_python_attributes_are_constants_of_the_trace(run_eagerly):
     def build():
         stack = [keras.Input([8]), layers.Dropout(0.5), layers.Dense(3, activation="softmax")]
         return keras.Sequential(stack)
@@ -340,12 +348,12 @@ def steps_of_a_first_and_a_second_optimizer(Trainer, run_eagerly):
         pytest.param(False, id="graph"),
     ],
 )
-def test_another_optimizer_in_the_model_changes_no_trace(run_eagerly):
+def test_another_optimizer_on_the_model(run_eagerly):
     assert_parity(run_eagerly, script=steps_of_a_first_and_a_second_optimizer)
 
 
 @EAGER_OR_GRAPH
-def test_fit_takes_another_optimizer_only_without_a_trace(run_eagerly):
+def test_another_optimizer_on_the_model_in_fit(run_eagerly):
     seen = observe("keras_fit", steps_of_a_first_and_a_second_optimizer, run_eagerly)
     assert seen["steps"] == ([1, 2] if run_eagerly else [3, 0])
 
@@ -398,7 +406,7 @@ def far(shape, dtype=None):
     ],
     ids=["keras.ops.softmax", "tf.nn.softmax", "Identity", "Reshape"],
 )
-def test_which_softmax_the_loss_looks_behind(activation, eager, graph):
+def test_logits_behind_a_softmax(activation, eager, graph):
     def script(Trainer):
         trainers = [compiled(Trainer, Activated(activation), run_eagerly=e) for e in (True, False)]
         zeros = np.zeros([8, 1])
@@ -410,7 +418,7 @@ def test_which_softmax_the_loss_looks_behind(activation, eager, graph):
     assert [loss == pytest.approx(clipped, 1e-4) for loss in found] == [not eager, not graph]
 
 
-def test_one_weight_a_sample_may_weigh_time_steps():
+def test_sample_weights_may_apply_to_time_steps():
     steps = SEQUENCES.shape[1]
     x, y = SEQUENCES[:steps], SEQUENCES[:steps, ::-1, :1]
     weights = np.eye(steps)[0]  # 1 for the first sample, 0 for the others
@@ -439,7 +447,7 @@ def test_one_weight_a_sample_may_weigh_time_steps():
         assert history["mse"] == [pytest.approx(first_sample.mean(), rel=1e-5)]
 
 
-def test_some_metrics_pass_over_the_mask():
+def test_some_metrics_ignore_the_mask():
     def build():
         stack = [keras.Input([5, 4]), layers.Masking(), layers.Dense(1, activation="sigmoid")]
         return keras.Sequential(stack)
@@ -483,7 +491,7 @@ def test_an_average_moves_while_gradients_are_accumulated():
 # Callbacks and validation
 
 
-def test_what_is_written_into_logs_ends_with_the_hook():
+def test_values_written_into_logs_last_for_one_hook():
     def write(self, number, logs=None):
         logs["mine"] = 1.0
 
@@ -514,18 +522,18 @@ def validated_by_workers(Trainer, workers):
         ),
     ],
 )
-def test_a_validation_of_fewer_steps_by_workers(workers):
+def test_validation_steps_with_workers(workers):
     assert_parity(workers, script=validated_by_workers)
 
 
 @pytest.mark.parametrize(("workers", "different"), [(1, 1), (2, 3)])
-def test_fit_hands_on_what_workers_fetched_to_the_next_validation(workers, different):
+def test_fit_validates_on_what_workers_fetched_before(workers, different):
     losses = observe("keras_fit", validated_by_workers, workers)["history"]["val_loss"]
     assert len(set(losses)) == different
 
 
 @pytest.mark.parametrize("freq", ["2", 2.0, (1,)], ids=str)
-def test_a_wrong_validation_freq_is_refused_after_an_epoch(freq):
+def test_an_invalid_validation_freq_is_rejected_after_an_epoch(freq):
     def script(Trainer):
         recorder = Recorder()
         trainer = compiled(Trainer, plain())
@@ -546,7 +554,7 @@ def test_a_wrong_validation_freq_is_refused_after_an_epoch(freq):
 
 
 @pytest.mark.parametrize("hidden", [True, False])
-def test_xla_is_on_beside_a_gpu_that_is_hidden(monkeypatch, hidden):
+def test_a_hidden_gpu_leaves_xla_on(monkeypatch, hidden):
     gpu = tf.config.PhysicalDevice("/physical_device:GPU:0", "GPU")
     there = [*tf.config.list_physical_devices("CPU"), *[gpu] * hidden]
     monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind=None: there)
@@ -631,7 +639,7 @@ def train_with_keras(optimizer, loss):
     return model
 
 
-def test_an_h5_file_of_keras_brings_back_all_of_adam_but_its_moments(tmp_path):
+def test_an_h5_file_restores_no_moments(tmp_path):
     path = tmp_path / "model.h5"
     train_with_keras(optimizers.Adam(0.25), "mean_squared_error").save(path)
     loaded = keras.models.load_model(path)
