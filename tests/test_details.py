@@ -116,7 +116,7 @@ def test_an_entry_is_read_whole():
     first = details(PAGE.read_text())[0]
     assert first == Detail(
         number=1,
-        title='`"acc"` is a question, answered by the first batch.',
+        title='`"acc"` is resolved by the first batch.',
         keras=[
             "keras/src/trainers/compile_utils.py",
             "get_metric",
