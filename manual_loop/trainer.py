@@ -131,6 +131,8 @@ class Trainer:
 
         if validation_split and validation_data is None:
             (x, y, sample_weight), validation_data = split(x, y, sample_weight, validation_split)
+        if validation_data is not None:
+            validation_data = keras.utils.unpack_x_y_sample_weight(validation_data)
         batches = self._batches(
             x,
             y,
@@ -165,7 +167,7 @@ class Trainer:
                 if validation_data is not None and is_due(epoch, validation_freq):
                     if validation_batches is None:
                         validation_batches = self._batches(
-                            *keras.utils.unpack_x_y_sample_weight(validation_data),
+                            *validation_data,
                             batch_size=validation_batch_size or batch_size,
                             steps_per_epoch=validation_steps,
                         )

@@ -1,6 +1,7 @@
 """The logs: what callbacks and `evaluate` are given of the metrics, and when."""
 
 import keras
+import tensorflow as tf
 
 BASE = keras.callbacks.Callback
 
@@ -15,10 +16,13 @@ def to_floats(logs):
         if isinstance(value, dict):
             floats.update(to_floats(value))
             continue
-        try:
-            floats[name] = float(value)
+        try:  # what cannot be a number stays, as an array if possible
+            if tf.is_tensor(value):
+                value = keras.ops.convert_to_numpy(value)
+            value = float(value)
         except (TypeError, ValueError):
-            floats[name] = value
+            pass
+        floats[name] = value
     return floats
 
 

@@ -88,13 +88,17 @@ class CompiledMetrics:
 
         identifiers = tree.flatten(list(self.arguments.values()))
         with nearest_names(keras.metrics, "metric", identifiers):
-            made = iter(self._make_metrics(y, y_pred))
-        self.entries = [
-            Entry(next(made), output, argument == "weighted_metrics")
+            made = self._make_metrics(y, y_pred)
+        places = [
+            (output, argument == "weighted_metrics")
             for argument, metrics in self.arguments.items()
-            for output, count in enumerate(self._counts(metrics, names, y_pred, shallow))
+            # the last outputs may have no labels, and then no metrics
+            for output, count in enumerate(
+                self._counts(metrics, names, y_pred, shallow)[: len(self._flatten(y))]
+            )
             for _ in range(count)
         ]
+        self.entries = [Entry(m, *place) for m, place in zip(made, places, strict=True)]
 
     def _counts(self, metrics, names, y_pred, shallow):
         """How many metrics each output has."""

@@ -75,7 +75,7 @@ class BoundStep:
             for spec in tf.nest.flatten((arrays, full, partial), expand_composites=True)
         ]
         self._position = tf.Variable(0, dtype=tf.int64, trainable=False)
-        self._by_op = is_small(one, dataset.batch_size)
+        self._is_small = is_small(one, dataset.batch_size)
         self._iterator: Any = None
         self._values: list[Any] = [None] * len(self._variables)
 
@@ -122,7 +122,7 @@ class BoundStep:
                 self._position.assign_add(steps)
             return logs
 
-        return Dispatcher(graph(call).get_concrete_function(), self._by_op)
+        return Dispatcher(graph(call).get_concrete_function(), self._is_small)
 
     def bind(self, iterator):
         """Bind the tensors of an `ArrayIterator`, unless they are bound, and its position."""

@@ -7,6 +7,7 @@ Then the ops of the function run one after another in the calling thread. So a s
 of which several can run at a time, stays with the thread pool.
 """
 
+import math
 import re
 
 import tensorflow as tf
@@ -14,6 +15,8 @@ import tensorflow as tf
 from manual_loop.data.resident import on_gpu
 from manual_loop.execution.graph import nodes_of
 
+# TensorFlow optimizes the graph once more for the op, which pays after this many calls.
+CALLS = 500
 # Elements of the largest tensor of a small step: below this, an op is over before another thread
 # has taken it up.
 SMALL = 2**16
@@ -26,12 +29,13 @@ class Dispatcher:
 
     Args:
         function: the function.
-        by_op: whether to call it by an op.
+        is_small: whether to call it by an op, after `CALLS` calls.
     """
 
-    def __init__(self, function, by_op):
+    def __init__(self, function, is_small):
         self._function = function
-        self._op = op_of(function) if by_op else None
+        self._calls_left = CALLS if is_small else math.inf
+        self._op = None
 
     def __call__(self):
         """What the function returns.
@@ -39,8 +43,11 @@ class Dispatcher:
         Raises:
             tf.errors.OpError: with the traceback of the op that failed.
         """
-        if self._op is None:
+        if self._calls_left > 0:
+            self._calls_left -= 1
             return self._function()
+        if self._op is None:
+            self._op = op_of(self._function)
         try:
             return self._op()
         except tf.errors.OpError as error:

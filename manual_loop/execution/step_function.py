@@ -2,7 +2,7 @@
 
 An execution mode changes when and where the lines of `steps.py` run, never what they compute:
 
-    eager                Python runs every op of every batch. Slow, and a debugger can stop anywhere.
+    eager                Python runs every op of every batch: slow; a debugger can stop anywhere.
     graph                `tf.function` traces the step once; then Python makes one call per step.
     XLA                  the traced step is compiled to one program: its ops are fused.
     steps_per_execution  Python makes one call for several steps; with XLA, the loop over them is

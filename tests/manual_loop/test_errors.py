@@ -98,13 +98,13 @@ COMPILE = [
     row("metric", compile={"metrics": [None]}),
     row("metric", compile={"metrics": [3]}),
     row(
-        r"`metrics` must match the outputs \['klass', 'value'\] or .* structure \('X', 'X'\)\. Rec",
+        r"`metrics` should .*output names .*\['klass', 'value'\] or .* structure .*\['X', 'X'\]\.",
         build=two_outputs,
         y=[Y, VALUE],
         compile={**BOTH, "metrics": ["acc", "mae", "mse"]},
     ),
     row(
-        r"`metrics` must match the model's output structure \('X', 'X'\)\. Received",
+        r"`metrics` should .* match the output structure of the model: \('X', 'X'\)\.",
         build=without_names,
         y=(Y, VALUE),
         compile={**BOTH, "metrics": ["acc", "mae", "mse"]},

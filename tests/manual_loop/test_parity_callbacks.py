@@ -11,10 +11,10 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from cases import SPARSE, X, Y, plain
+from cases import SPARSE, VALUE, X, Y, plain, two_outputs
 from parity import TRAINERS, Pair, assert_parity, assert_same, covers, fit, values, watch
 
-from manual_loop.trainer import watches_batches
+from manual_loop.compiled.logs import watches_batches
 
 callbacks = keras.callbacks
 CLASSES = {"x": X, "y": Y, "validation_data": (X[:10], Y[:10])}
@@ -297,14 +297,68 @@ def test_what_callbacks_see_of_the_model(pair):
     pair.assert_parity(script=script)
 
 
-@covers("callback: EarlyStopping")
-def test_metrics_are_put_where_callbacks_look_if_one_does():
-    trainer = TRAINERS["manual_loop"](plain())
-    trainer.compile("sgd", SPARSE, metrics=["acc"], run_eagerly=True)
-    for used, found in (([], []), ([callbacks.EarlyStopping("acc")], ["acc"])):
-        trainer.fit(X, Y, batch_size=8, verbose=0, callbacks=used)
-        kept = [metric for metric in trainer.model.metrics if hasattr(metric, "metrics")]
-        assert [metric.name for container in kept for metric in container.metrics] == found
+class Metrics(callbacks.Callback):
+    """Notes what `model.metrics` shows at each hook, and resets the metrics after batch 1."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def note(self, hook):
+        found = {}
+        for metric in self.model.metrics:
+            try:
+                found[metric.name] = metric.result()
+            except ValueError as error:  # before the first batch
+                found[metric.name] = str(error)
+        self.seen.append((hook, found))
+
+    def on_train_begin(self, logs=None):
+        self.note("train begin")
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.note(batch)
+        if batch == 1:
+            self.model.reset_metrics()
+            self.note("reset")
+
+    def on_test_batch_end(self, batch, logs=None):
+        self.note(f"test {batch}")
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.note("epoch end")
+
+
+def own_metric(Trainer, **how):
+    """A metric object of the user's, two outputs with a mean of the loss each."""
+    accuracy = keras.metrics.SparseCategoricalAccuracy(name="mine")
+    trainer = Trainer(two_outputs())
+    trainer.compile("sgd", [SPARSE, "mse"], metrics=[accuracy, "mae"], **how)
+    noted = Metrics()
+    seen = fit(trainer, {"x": X, "y": [Y, VALUE]}, lambda: [noted], **FIT)
+    return {**seen, "noted": noted.seen, "mine": accuracy.result()}
+
+
+@covers("fit: model.metrics in callbacks")
+@pytest.mark.parametrize("how", [{}, {"run_eagerly": True}], ids=str)
+def test_callbacks_see_and_reset_the_running_metrics(how):
+    seen = assert_parity(script=own_metric, **how)
+    assert seen["mine"] > 0
+    last = seen["noted"][-1][1]
+    assert list(last) == ["loss", "compile_metrics", "klass_loss", "value_loss"]
+    assert last["klass_loss"] > 0
+
+
+@covers("fit: model.metrics in callbacks")
+def test_a_compiled_model_keeps_its_metric_objects():
+    def script(Trainer):
+        mine = keras.metrics.SparseCategoricalAccuracy(name="mine")
+        model = plain()
+        model.compile("sgd", SPARSE, metrics=[mine], run_eagerly=True)
+        seen = fit(Trainer(model), CLASSES, **FIT)
+        return {**seen, "mine": mine.result()}
+
+    assert assert_parity(script=script)["mine"] > 0
 
 
 def test_which_callbacks_watch_batches():

@@ -361,13 +361,7 @@ def steps_of_a_first_and_a_second_optimizer(Trainer, run_eagerly):
 @pytest.mark.parametrize(
     "run_eagerly",
     [
-        pytest.param(
-            True,
-            marks=pytest.mark.xfail(
-                strict=True, reason="The loop keeps the optimizer of `compile` in eager steps too."
-            ),
-            id="eager",
-        ),
+        pytest.param(True, id="eager"),
         pytest.param(False, id="graph"),
     ],
 )

@@ -9,8 +9,7 @@ from cases import CLASSES, IMAGES, SEQUENCES, SHORT, X, Y, cnn, compile_with, ls
 from parity import assert_parity, covers, fit, train
 
 import manual_loop
-from manual_loop.execution import bound as desks
-from manual_loop.execution import step_function as execution
+from manual_loop.execution import xla_stages
 
 # XLA compiles anew for each size of a batch: these are all of one size.
 WHOLE = {"epochs": 2, "batch_size": 11}
@@ -55,7 +54,7 @@ STREAMS = {
 @pytest.mark.parametrize("kind", STREAMS)
 @pytest.mark.parametrize("stage", ["one batch", "the block"])
 def test_streams_with_xla_in_blocks(monkeypatch, kind, stage):
-    monkeypatch.setattr(execution, "STAGE_BYTES", 1 if stage == "one batch" else 2**20)
+    monkeypatch.setattr(xla_stages, "STAGE_BYTES", 1 if stage == "one batch" else 2**20)
     how = {"jit_compile": True, "steps_per_execution": 3}
     arguments = {"epochs": 2, "steps_per_epoch": 4} if kind == "endless" else {"epochs": 2}
     assert_parity(plain, compile_with(**how), STREAMS[kind], then=fit, **arguments)
@@ -63,7 +62,7 @@ def test_streams_with_xla_in_blocks(monkeypatch, kind, stage):
 
 @covers("compile: jit_compile", "compile: steps_per_execution")
 def test_arrays_with_xla_in_blocks(monkeypatch):
-    monkeypatch.setattr(desks, "STAGE_BYTES", 500)  # three batches
+    monkeypatch.setattr(xla_stages, "STAGE_BYTES", 500)  # three batches
     how = {"jit_compile": True, "steps_per_execution": 4}
     assert_parity(plain, compile_with(**how), CLASSES, then=fit, epochs=2, batch_size=4)
 
