@@ -30,7 +30,12 @@ class BoundSteps(dict):
         self._step = step
         self._jit_compile = jit_compile
         self._steps_per_execution = steps_per_execution
-        self._one = graph(lambda arrays, indices: step(gather(arrays, indices)))
+
+        @graph
+        def one_step_on_arrays(arrays, indices):
+            return step(gather(arrays, indices))
+
+        self._one = one_step_on_arrays
         self._steps_of: dict[Any, int] = {}
 
     def of(self, dataset):

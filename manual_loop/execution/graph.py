@@ -25,7 +25,10 @@ def on_plain_tensors(step):
     def plain(leaf):
         return None if isinstance(leaf, tf.experimental.Optional) else narrow(leaf)
 
-    return lambda data: step(tree.map_structure(plain, data))
+    def one_step(data):  # no lambda: TensorFlow finds the traceback of an op by this name
+        return step(tree.map_structure(plain, data))
+
+    return one_step
 
 
 def nodes_of(definition):

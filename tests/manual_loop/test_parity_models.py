@@ -228,7 +228,7 @@ MODELS = [
     case("nested models", nested),
     case("shared layers", shared, SHARED),
     case("frozen layers", frozen),
-    case("constraints and regularisers", constrained),
+    case("constraints and regularizers", constrained),
     case("layers with metrics and counters", build(Counting)),
     case("masks in the loss and the metrics", sequence_to_sequence, STEPS, **MSE),
     case(

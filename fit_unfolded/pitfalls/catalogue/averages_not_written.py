@@ -15,7 +15,7 @@ from fit_unfolded.pitfalls.tiny import blobs, classifier, eager
 
 EDIT = Edit(
     "manual_loop.trainer:Trainer.fit",
-    right="self.optimizer.finalize_variable_values(model.trainable_weights)",
+    right="model.optimizer.finalize_variable_values(model.trainable_weights)",
     wrong="pass",
 )
 KERAS = Place(

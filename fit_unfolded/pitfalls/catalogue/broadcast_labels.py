@@ -13,8 +13,8 @@ from fit_unfolded.pitfalls.source import Edit, Place
 from fit_unfolded.pitfalls.tiny import eager, line
 
 EDIT = Edit(
-    "manual_loop.trainer:train_step",
-    right="loss = objective(y, y_pred, sample_weight, model.losses)",
+    "manual_loop.distribution.single_device:train_step",
+    right="loss = compiled_loss(y, y_pred, sample_weight, model.losses)",
     wrong="loss = tf.reduce_mean(tf.square(y - y_pred))",
 )
 KERAS = Place(

@@ -14,11 +14,11 @@ from fit_unfolded.pitfalls.source import Edit, Place
 from fit_unfolded.pitfalls.tiny import blobs, classifier, eager
 
 EDIT = Edit(
-    "manual_loop.trainer:test_step",
-    right="loss = objective(y, y_pred, sample_weight, model.losses)",
+    "manual_loop.distribution.single_device:test_step",
+    right="loss = compiled_loss(y, y_pred, sample_weight, model.losses)",
     wrong="""
 sample_weight = tf.gather([1.0, 1.0, 5.0], y)
-loss = objective(y, y_pred, sample_weight, model.losses)
+loss = compiled_loss(y, y_pred, sample_weight, model.losses)
 """,
 )
 KERAS = Place(

@@ -13,7 +13,7 @@ from fit_unfolded.pitfalls.source import Edit, Place
 from fit_unfolded.pitfalls.tiny import blobs, classifier, eager
 
 EDIT = Edit(
-    "manual_loop.trainer:test_step",
+    "manual_loop.distribution.single_device:test_step",
     right="y_pred = forward(model, x, training=False)",
     wrong="y_pred = forward(model, x, training=True)",
 )

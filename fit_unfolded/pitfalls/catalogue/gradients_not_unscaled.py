@@ -15,7 +15,7 @@ from fit_unfolded.pitfalls.source import Edit, Place
 from fit_unfolded.pitfalls.tiny import blobs, classifier, dtype_policy, eager
 
 EDIT = Edit(
-    "manual_loop.trainer:train_step",
+    "manual_loop.distribution.single_device:train_step",
     right="optimizer.apply_gradients(zip(gradients, weights, strict=True))",
     wrong="optimizer.inner_optimizer.apply_gradients(zip(gradients, weights, strict=True))",
 )

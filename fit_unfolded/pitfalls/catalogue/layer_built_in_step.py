@@ -16,7 +16,7 @@ from fit_unfolded.pitfalls.source import Edit, Place
 from fit_unfolded.pitfalls.tiny import blobs, classifier, eager
 
 EDIT = Edit(
-    "manual_loop.trainer:train_step",
+    "manual_loop.distribution.single_device:train_step",
     right="y_pred = forward(model, x, training=True)",
     wrong="""
 features = model.layers[0](x)

@@ -14,9 +14,13 @@ from fit_unfolded.pitfalls.source import Edit, Place
 from fit_unfolded.pitfalls.tiny import blobs, classifier, eager
 
 EDIT = Edit(
-    "manual_loop.trainer:train_step",
-    right="metrics.loss.update_state(loss, sample_weight=sample_count(x))",
-    wrong="metrics.loss.update_state(loss)",
+    "manual_loop.distribution.single_device:train_step",
+    right="""
+compiled_metrics.loss.update_state(
+    unscale_loss_for_distribution(loss), sample_weight=sample_count(x)
+)
+""",
+    wrong="compiled_metrics.loss.update_state(loss)",
 )
 KERAS = Place(
     "keras.src.backend.tensorflow.trainer:TensorFlowTrainer.train_step",

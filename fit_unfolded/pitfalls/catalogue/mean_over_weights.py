@@ -16,8 +16,8 @@ from fit_unfolded.pitfalls.source import Edit, Place
 from fit_unfolded.pitfalls.tiny import blobs, classifier, eager
 
 EDIT = Edit(
-    "manual_loop.trainer:train_step",
-    right="loss = objective(y, y_pred, sample_weight, model.losses)",
+    "manual_loop.distribution.single_device:train_step",
+    right="loss = compiled_loss(y, y_pred, sample_weight, model.losses)",
     wrong="""
 losses = keras.losses.sparse_categorical_crossentropy(y, y_pred)
 loss = tf.reduce_sum(losses * sample_weight) / tf.reduce_sum(sample_weight)

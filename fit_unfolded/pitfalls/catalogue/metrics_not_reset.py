@@ -15,7 +15,7 @@ from fit_unfolded.pitfalls.tiny import blobs, classifier, eager
 EDIT = Edit(
     "manual_loop.trainer:Trainer.fit",
     right="""
-self._metrics.reset()
+model.reset_metrics()
 callbacks.on_epoch_begin(epoch)
 """,
     wrong="callbacks.on_epoch_begin(epoch)",

@@ -13,9 +13,9 @@ from fit_unfolded.pitfalls.tiny import SPARSE, Traced, blobs, classifier
 EDIT = Edit(
     "manual_loop.execution.step_function:StepFunction.__call__",
     right="""
-if isinstance(iterator, Walk):
-    return self._from_arrays(iterator)
-return self._from_stream(iterator)
+if isinstance(iterator, ArrayIterator):
+    return self._on_arrays.of(iterator.dataset)(iterator)
+batches, logs = self._on_stream(iterator)
 """,
     wrong="return self._step(next(iterator))",
 )

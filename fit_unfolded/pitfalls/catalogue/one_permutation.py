@@ -18,8 +18,8 @@ from fit_unfolded.pitfalls.source import Edit, Place
 from fit_unfolded.pitfalls.tiny import blobs, classifier, eager
 
 EDIT = Edit(
-    "manual_loop.data.arrays:Resident.order",
-    right="if self._drawn is None or self._shuffled.graph.seed is None:",
+    "manual_loop.data.resident:ResidentDataset.epoch_indices",
+    right="if self._drawn is None or self._permutation.graph.seed is None:",
     wrong="if self._drawn is None:",
 )
 KERAS = Place(

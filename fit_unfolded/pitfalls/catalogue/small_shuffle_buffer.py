@@ -16,11 +16,11 @@ from fit_unfolded.pitfalls.tiny import blobs, classifier, eager
 from fit_unfolded.workloads import Data
 
 EDIT = Edit(
-    "manual_loop.data.arrays:Resident._draw",
-    right="return self._shuffled(order) if self._shuffle else order",
+    "manual_loop.data.resident:ResidentDataset._draw",
+    right="order, size = self._permutation(), self.batch_size",
     wrong="""
-samples = tf.data.Dataset.from_tensor_slices(order).shuffle(8)
-return next(iter(samples.batch(self._samples)))
+samples = tf.data.Dataset.range(self._samples).shuffle(8)
+order, size = next(iter(samples.batch(self._samples))), self.batch_size
 """,
 )
 KERAS = Place(

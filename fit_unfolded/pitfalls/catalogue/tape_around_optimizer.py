@@ -16,12 +16,14 @@ from fit_unfolded.pitfalls.source import Edit, Place
 from fit_unfolded.pitfalls.tiny import blobs, classifier, eager
 
 EDIT = Edit(
-    "manual_loop.trainer:train_step",
+    "manual_loop.distribution.single_device:train_step",
     right="""
 with tf.GradientTape() as tape:
     y_pred = forward(model, x, training=True)
-    loss = objective(y, y_pred, sample_weight, model.losses)
-    metrics.loss.update_state(loss, sample_weight=sample_count(x))
+    loss = compiled_loss(y, y_pred, sample_weight, model.losses)
+    compiled_metrics.loss.update_state(
+        unscale_loss_for_distribution(loss), sample_weight=sample_count(x)
+    )
     scaled_loss = optimizer.scale_loss(loss)
 
 weights = model.trainable_weights
@@ -33,8 +35,10 @@ else:
     wrong="""
 with tf.GradientTape(persistent=True) as tape:
     y_pred = forward(model, x, training=True)
-    loss = objective(y, y_pred, sample_weight, model.losses)
-    metrics.loss.update_state(loss, sample_weight=sample_count(x))
+    loss = compiled_loss(y, y_pred, sample_weight, model.losses)
+    compiled_metrics.loss.update_state(
+        unscale_loss_for_distribution(loss), sample_weight=sample_count(x)
+    )
     scaled_loss = optimizer.scale_loss(loss)
 
     weights = model.trainable_weights

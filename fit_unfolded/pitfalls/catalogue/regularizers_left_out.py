@@ -1,6 +1,6 @@
-"""Regularisers left out of the loss.
+"""Regularizers left out of the loss.
 
-A kernel regulariser, an activity regulariser or `add_loss` does nothing by itself: its value is one
+A kernel regularizer, an activity regularizer or `add_loss` does nothing by itself: its value is one
 entry of `model.losses`, and whoever computes the loss has to add these entries. A loop that forgets
 them trains an unregularised model and shows a smaller loss. They must be read after the forward
 pass, inside the tape.
@@ -14,9 +14,9 @@ from fit_unfolded.pitfalls.source import Edit, Place
 from fit_unfolded.pitfalls.tiny import blobs, classifier, eager
 
 EDIT = Edit(
-    "manual_loop.trainer:train_step",
-    right="loss = objective(y, y_pred, sample_weight, model.losses)",
-    wrong="loss = objective(y, y_pred, sample_weight, [])",
+    "manual_loop.distribution.single_device:train_step",
+    right="loss = compiled_loss(y, y_pred, sample_weight, model.losses)",
+    wrong="loss = compiled_loss(y, y_pred, sample_weight, [])",
 )
 KERAS = Place(
     "keras.src.trainers.trainer:Trainer.compute_loss",
@@ -24,13 +24,13 @@ KERAS = Place(
 )
 THREAD = Thread(
     "https://github.com/hunglc007/tensorflow-yolov4-tflite/issues/369",
-    "The layers have L2 regularisers, but the loop adds up three losses of its own: with the "
-    "regularisers taken out, the total stays the same.",
+    "The layers have L2 regularizers, but the loop adds up three losses of its own: with the "
+    "regularizers taken out, the total stays the same.",
 )
 
 
 def case():
-    """A strong L2 regulariser."""
+    """A strong L2 regularizer."""
     return Case(
         data=blobs(),
         build=lambda: classifier(
