@@ -27,7 +27,7 @@ DEFAULTS = {
     "auto_scale_loss": True,
 }
 # Where an argument is only taken in, not used.
-TAKEN_IN = ("Trainer.compile", "register_training_config")
+TAKEN_IN = ("Trainer.compile",)
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,7 @@ class Looks:
         kind = int if isinstance(value, bool) else type(value)
         methods = {
             method: self._noted(name, getattr(kind, method))
-            for method in ("__bool__", "__eq__", "__hash__")
+            for method in ("__bool__", "__eq__", "__hash__", "__sub__")
             if hasattr(kind, method)
         }
         return type(kind.__name__, (kind,), methods)(value)

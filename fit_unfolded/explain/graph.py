@@ -20,7 +20,7 @@ from fit_unfolded.explain.lines import PACKAGES, caller, qualified_name
 from fit_unfolded.explain.recorder import become, brief
 from fit_unfolded.explain.run import TRAIN_BATCHES, VALIDATION_BATCHES, batch_size_of, resolved
 from fit_unfolded.workloads import Data, Workload
-from manual_loop.execution.bound import nodes_of
+from manual_loop.execution.graph import nodes_of
 
 LARGEST = 4  # fusions shown, of those from different operations
 
@@ -129,7 +129,7 @@ def _compiled(side: str, workload: Workload, seed: int, **arguments: Any) -> Any
 
 def _train_function(trainer: Any, side: str) -> Any:
     if side == "manual_loop":
-        return trainer._train_function
+        return trainer._function("train")
     trainer.model.make_train_function()
     return trainer.model.train_function
 

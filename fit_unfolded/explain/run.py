@@ -124,7 +124,9 @@ def decide(
     trainer = TRAINERS[side](model)
     trainer.compile(**compile_arguments() | looks.values)
     if side == "keras_fit":
-        model.make_train_function()  # the loop's `compile` has done so
+        model.make_train_function()
+    else:
+        trainer._function("train")
 
     eager = TRAINERS[side](build())
     with Births(package) as births:
@@ -169,8 +171,7 @@ def resolved(trainer: Any, side: str, kind: type) -> Iterator[Any]:
         model, package = trainer.model, "keras.src.trainers."
         roots = [model._loss_tracker, model._compile_loss, model._compile_metrics]
     else:
-        package = "manual_loop."
-        roots = [part for part in vars(trainer).values() if _is_of(package, part)]
+        roots, package = [trainer._configuration], "manual_loop."
     return reachable(roots, package, kind)
 
 
@@ -180,7 +181,7 @@ def compiled_metrics(trainer: Any, side: str) -> Iterator[Any]:
         return reachable(
             [trainer.model._compile_metrics], "keras.src.trainers.", keras.metrics.Metric
         )
-    return reachable([trainer._compiled_metrics], "manual_loop.", keras.metrics.Metric)
+    return (entry.metric for entry in trainer._configuration.metrics.entries)
 
 
 def reachable(roots: Iterable[Any], package: str, kind: type) -> Iterator[Any]:
