@@ -190,10 +190,11 @@ def _largest(comparison: Comparison) -> float:
 
 
 def _devices(trainer: Any) -> frozenset[str]:
-    """Of the arrays and the order that a graph of the loop found on its desk."""
-    function = getattr(trainer, "_train_function", None)
-    kinds = [getattr(function, name, {}) for name in ("_batches", "_blocks")]
-    variables = [v for kind in kinds for desk in kind.values() for v in desk._variables]
+    """Of the arrays and the permutation that are bound to the loop's graphs."""
+    if not hasattr(trainer, "_function"):
+        return frozenset()
+    bound_steps = trainer._function("train")._on_arrays.values()
+    variables = [v for bound in bound_steps for v in bound._variables]
     return frozenset(v.device.rpartition("device:")[2] for v in variables if v is not None)
 
 

@@ -119,7 +119,7 @@ def rows(pairs: list[Pair], full: bool) -> Iterator[Pair | str]:
             continue
         shape = [_shape(pair) for pair in in_epoch]
         if shape in shown and not full:
-            yield f"epoch {epoch}: the same {len(in_epoch)} events"
+            yield f"epoch {epoch}: {len(in_epoch)} equal events"
             continue
         shown.append(shape)
         yield f"epoch {epoch}"
@@ -140,7 +140,7 @@ def _rows_of_epoch(pairs: list[Pair], full: bool) -> Iterator[Pair | str]:
         while not full and batches and _repeats(batches[0], batch):
             same.append(str(batches.pop(0)[0].event.batch))
         if same:
-            yield f"{INDENT}{_kind(phase)} {', '.join(same)}: the same {len(batch)} events"
+            yield f"{INDENT}{_kind(phase)} {', '.join(same)}: {len(batch)} equal events"
 
 
 def _kind(phase: str) -> str:

@@ -27,9 +27,9 @@ from fit_unfolded.measure import Watch
 from fit_unfolded.pitfalls.experiment import Clock
 from fit_unfolded.record import Call
 from fit_unfolded.workloads import Data
-from manual_loop.data import arrays
-from manual_loop.data.arrays import CARRIERS, carry, gather
-from manual_loop.execution.step_function import unwrapping
+from manual_loop.data import resident
+from manual_loop.data.resident import WIDENED, ResidentDataset, gather, widen
+from manual_loop.execution.graph import on_plain_tensors
 from manual_loop.trainer import how_to_run
 
 needs_kernels = pytest.mark.skipif(
@@ -103,24 +103,24 @@ def test_around_an_xla_program_nothing_is_copied(placed, case):
 # Integers, which a GPU cannot gather as they are
 
 
-@pytest.mark.parametrize("dtype", CARRIERS, ids=lambda dtype: dtype.name)
-def test_a_carrier_holds_every_value(dtype):
+@pytest.mark.parametrize("dtype", WIDENED, ids=lambda dtype: dtype.name)
+def test_a_wider_dtype_holds_every_value(dtype):
     near = {dtype.min, dtype.min + 1, dtype.max // 2, dtype.max - 1, dtype.max}
     if dtype.size == 1:
         near = range(dtype.min, dtype.max + 1)
     given = np.array(sorted(near), dtype.as_numpy_dtype)
-    carried = carry(tf.constant(given))
-    assert carried.values.dtype == CARRIERS[dtype]
-    found = unwrapping(lambda batch: batch)(gather((carried,), tf.range(len(given))))[0]
+    widened = widen(tf.constant(given))
+    assert widened.values.dtype == WIDENED[dtype]
+    found = on_plain_tensors(lambda batch: batch)(gather((widened,), tf.range(len(given))))[0]
     assert found.dtype == dtype
     np.testing.assert_array_equal(found, given)
 
 
 @needs_kernels
 @pytest.mark.parametrize(
-    "dtype", [*CARRIERS.values(), tf.int64, tf.bool, tf.float32, tf.bfloat16], ids=str
+    "dtype", [*WIDENED.values(), tf.int64, tf.bool, tf.float32, tf.bfloat16], ids=str
 )
-def test_what_lies_on_a_gpu_can_be_gathered_there(dtype):
+def test_arrays_on_a_gpu_can_be_gathered_there(dtype):
     from tensorflow.python.framework import kernels
 
     found = [
@@ -135,16 +135,16 @@ def test_what_lies_on_a_gpu_can_be_gathered_there(dtype):
 @pytest.mark.parametrize(
     "how", [{}, {"run_eagerly": True}, {"jit_compile": True, "steps_per_execution": 2}], ids=str
 )
-def test_carried_arrays_train_alike(monkeypatch, how):
-    monkeypatch.setattr(arrays, "on_gpu", lambda: True)
+def test_widened_arrays_train_alike(monkeypatch, how):
+    monkeypatch.setattr(resident, "on_gpu", lambda: True)
     data = {"x": (X * 50).astype("int8"), "y": CLASSES["y"].astype("int32")}
     assert_parity(plain, compile_with(**how), data, epochs=2, batch_size=11)
 
 
-def test_carried_arrays_of_another_length_trace_nothing_new(monkeypatch):
-    monkeypatch.setattr(arrays, "on_gpu", lambda: True)
+def test_widened_arrays_of_another_length_trace_nothing_new(monkeypatch):
+    monkeypatch.setattr(resident, "on_gpu", lambda: True)
     signatures = [
-        arrays.Resident((tf.zeros([rows, 2], tf.uint8),), rows, 4, False).signature
+        ResidentDataset((tf.zeros([rows, 2], tf.uint8),), rows, 4, False).signature
         for rows in (8, 12)
     ]
     assert signatures[0] == signatures[1]

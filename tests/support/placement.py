@@ -31,7 +31,8 @@ from tensorflow.python.framework import kernels, op_def_registry  # noqa: E402
 
 import keras_fit  # noqa: E402
 import manual_loop  # noqa: E402
-from manual_loop.data import arrays  # noqa: E402
+from manual_loop.data import resident  # noqa: E402
+from manual_loop.data.resident import ResidentDataset  # noqa: E402
 
 HOST, DEVICE = "host", "GPU"
 
@@ -144,12 +145,13 @@ def fits(kernel, node):
 
 def loop_graph(x, y, partial=False, **how):
     """The graph of one call of the loop, on arrays of 22 samples in batches of 8."""
-    function = compiled(manual_loop.Trainer, **how)._train_function
-    walk = arrays.Walk(arrays.Resident((x, y), len(x), 8, shuffle=True))
-    kind = function._batches if "steps_per_execution" not in how else function._blocks
-    desk = kind[walk.data.signature]
-    desk.lay(walk)
-    return graph_of(desk.call_partial if partial else desk.call)
+    function = compiled(manual_loop.Trainer, **how)._function("train")
+    iterator = iter(ResidentDataset((x, y), len(x), 8, shuffle=True))
+    bound = function._on_arrays.of(iterator.dataset)
+    bound.bind(iterator)
+    if "steps_per_execution" in how:
+        return graph_of(bound._run_block)
+    return graph_of(bound._run_partial if partial else bound._run_full)
 
 
 def fit_graph(x, y):
@@ -203,7 +205,7 @@ def main():
     (cpu,) = tf.config.list_physical_devices("CPU")
     logical = [tf.config.LogicalDeviceConfiguration()] * 2
     tf.config.set_logical_device_configuration(cpu, logical)
-    arrays.on_gpu = lambda: True  # it lays out arrays as it would there
+    resident.on_gpu = lambda: True  # arrays are prepared as they would be there
     random = np.random.default_rng(0)
     x = random.normal(size=[22, 8]).astype("float32")
     y = random.integers(3, size=[22], dtype="int32")
