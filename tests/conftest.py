@@ -5,7 +5,7 @@ import gc
 import pytest
 from hypothesis import HealthCheck, settings
 
-from fit_unfolded.quiet import import_tensorflow
+from fit_unfolded.common.tf_import import import_tensorflow
 
 import_tensorflow()
 

@@ -9,8 +9,8 @@ import numpy as np
 import tensorflow as tf
 
 from fit_unfolded.bench.cases import SEED, TRAINERS, Case, Variant
+from fit_unfolded.bench.measure import in_turns, turns_of
 from fit_unfolded.bench.models import Model
-from fit_unfolded.measure import in_turns, turns_of
 from manual_loop.data.arrays import Resident, Walk, stream_arrays
 from manual_loop.execution.bound import graph
 from manual_loop.execution.dispatch import op_of

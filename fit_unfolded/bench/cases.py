@@ -16,8 +16,8 @@ import tensorflow as tf
 import keras_fit
 import manual_loop
 from fit_unfolded.bench import models
+from fit_unfolded.bench.measure import LossesDiffer, Measurement, Ratio, measure
 from fit_unfolded.bench.models import MODELS, Model, compile_arguments
-from fit_unfolded.measure import LossesDiffer, Measurement, Ratio, measure
 
 TRAINERS: dict[str, Any] = {"fit": keras_fit.Trainer, "loop": manual_loop.Trainer}
 MODES = ("eager", "step", "block")
@@ -71,7 +71,7 @@ class Case:
     @property
     def epochs_per_turn(self) -> int:
         """One that is not counted, and one that is; or five, where an epoch takes milliseconds."""
-        return 6 if self.model.name == "chapter" and self.mode != "eager" else 2
+        return 6 if self.model.name == "lesson" and self.mode != "eager" else 2
 
     def build(self) -> Any:
         """A new model with the same weights each time."""

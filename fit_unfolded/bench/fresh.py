@@ -43,7 +43,7 @@ def _run(*arguments: str) -> dict[str, Any]:
 
 def main(model: str, mode: str, side: str, xla: str) -> None:
     """Trains three epochs and prints the figures."""
-    from fit_unfolded.quiet import import_tensorflow
+    from fit_unfolded.common.tf_import import import_tensorflow
 
     import_tensorflow()
     import keras
@@ -63,7 +63,7 @@ def main(model: str, mode: str, side: str, xla: str) -> None:
 
 def stream(side: str) -> None:
     """Trains an epoch of the mlp on four times as much as may lie on the device."""
-    from fit_unfolded.quiet import import_tensorflow
+    from fit_unfolded.common.tf_import import import_tensorflow
 
     import_tensorflow()
     import numpy as np

@@ -21,8 +21,15 @@ import numpy as np
 
 from fit_unfolded.bench.cases import SEED, Case, Variant, batch_losses, on_gpu
 from fit_unfolded.bench.environment import cores
+from fit_unfolded.bench.measure import (
+    LossesDiffer,
+    Measurement,
+    Turn,
+    in_turns,
+    summarize,
+    turns_of,
+)
 from fit_unfolded.bench.models import Model
-from fit_unfolded.measure import LossesDiffer, Measurement, Turn, in_turns, summarize, turns_of
 
 LEARNING_RATE = 1e-3
 BETA_1, BETA_2 = 0.9, 0.999
@@ -49,7 +56,7 @@ def torch_module(name: str, weights: list[np.ndarray]) -> Any:
     """The model as a `torch.nn.Module` that takes the data as Keras lays them out.
 
     Args:
-        name: "chapter", "mlp" or "cnn".
+        name: "lesson", "mlp" or "cnn".
         weights: of the Keras model, in its order: kernels `[in, out]` or `[h, w, in, out]`.
     """
     import torch

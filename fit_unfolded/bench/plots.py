@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from fit_unfolded.bench.limit import Limits, Work
-from fit_unfolded.plot import STYLES
+from fit_unfolded.comparison.plot import STYLES
 
 COLORS = {"fit": STYLES[0]["color"], "loop": STYLES[1]["color"]}
 DPI = 200

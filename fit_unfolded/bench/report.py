@@ -11,8 +11,8 @@ import numpy as np
 
 from fit_unfolded.bench import plots
 from fit_unfolded.bench.limit import Limits, Work
-from fit_unfolded.files import replacing
-from fit_unfolded.measure import Ratio, bootstrap
+from fit_unfolded.bench.measure import Ratio, bootstrap
+from fit_unfolded.common.files import replacing
 
 BENCH, PEERS = "bench.json", "peers.json"
 Entry = dict[str, Any]

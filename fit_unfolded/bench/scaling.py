@@ -221,7 +221,7 @@ def measure(point: Point, strategy: Any) -> Point:
 def main(file: Path) -> None:
     """Measures everything, each kind and number in processes of its own; writes and prints it."""
     from fit_unfolded.bench.environment import environment
-    from fit_unfolded.results import circumstances, write_json
+    from fit_unfolded.common.results import circumstances, write_json
 
     measured = [point for kind, count in _runs() for point in _in_processes(kind, count)]
     costs = {
@@ -275,7 +275,7 @@ def _runs() -> list[tuple[str, int]]:
 
 
 def _in_processes(kind: str, count: int) -> list[Point]:
-    from fit_unfolded.launch import cluster, free_addresses
+    from fit_unfolded.common.launch import cluster, free_addresses
 
     print(f"{kind}: {count}", flush=True)
     processes = count if kind == "workers" else 1
@@ -296,10 +296,10 @@ def _in_processes(kind: str, count: int) -> list[Point]:
 
 def one_run(kind: str, count: int, file: Path) -> None:
     """All points of one kind and number, in this process or as this worker; the chief writes."""
-    from fit_unfolded.quiet import import_tensorflow
+    from fit_unfolded.common.tf_import import import_tensorflow
 
     import_tensorflow()
-    from fit_unfolded.device import divide_cpu
+    from fit_unfolded.common.device import divide_cpu
     from manual_loop.distribution.multi_worker import cluster_of, multi_worker_strategy
     from manual_loop.distribution.replicas import mirrored_strategy
 

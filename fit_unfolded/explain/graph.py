@@ -13,7 +13,7 @@ import keras
 import tensorflow as tf
 from rich.console import Console
 
-from fit_unfolded.compare import SIDES, TRAINERS
+from fit_unfolded.comparison.compare import IMPLEMENTATIONS, TRAINERS
 from fit_unfolded.explain import terminal
 from fit_unfolded.explain.events import Line
 from fit_unfolded.explain.lines import PACKAGES, caller, qualified_name
@@ -290,7 +290,7 @@ def _computes(instruction: str) -> bool:
 
 def print_graphs(console: Console, workload: Workload, data: Data, seed: int) -> None:
     """Both sides' graphs: figures side by side, why each trace happened, the largest fusions."""
-    both = [graphs(side, workload, data, seed) for side in SIDES]
+    both = [graphs(side, workload, data, seed) for side in IMPLEMENTATIONS]
     console.print("\n[bold]What tf.function and XLA make of a step[/bold]", highlight=False)
     terminal.print_figures(console, [(name, str(a), str(b)) for name, a, b in _figures(*both)])
     sides = dict(zip(("fit", "loop"), both, strict=True))

@@ -10,10 +10,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from fit_unfolded.compare import Check
+from fit_unfolded.common.tables import plain_table
+from fit_unfolded.comparison.compare import Check
 from fit_unfolded.pitfalls import Pitfall
 from fit_unfolded.pitfalls.experiment import FIT, RIGHT, WRONG, Result
-from fit_unfolded.report import plain_table
 
 WIDEST = 100  # columns that running text is set in
 

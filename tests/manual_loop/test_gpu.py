@@ -18,14 +18,14 @@ from parity import assert_parity
 
 from fit_unfolded import cli, gpu_check, workloads
 from fit_unfolded.bench import cases
+from fit_unfolded.bench.measure import Watch
 from fit_unfolded.bench.models import MODELS
 from fit_unfolded.bench.run import Ratios
-from fit_unfolded.compare import train
-from fit_unfolded.device import environment, use
-from fit_unfolded.errors import InputError
-from fit_unfolded.measure import Watch
+from fit_unfolded.common.device import environment, use
+from fit_unfolded.common.errors import InputError
+from fit_unfolded.comparison.compare import train
+from fit_unfolded.comparison.record import Call
 from fit_unfolded.pitfalls.experiment import Clock
-from fit_unfolded.record import Call
 from fit_unfolded.workloads import Data
 from manual_loop.data import arrays
 from manual_loop.data.arrays import CARRIERS, carry, gather

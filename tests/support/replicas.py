@@ -39,7 +39,7 @@ from parity import TRAINERS, first_difference, fit, new_session, observe, values
 
 import manual_loop
 from fit_unfolded import cli, measure
-from fit_unfolded.device import divide_cpu
+from fit_unfolded.common.device import divide_cpu
 from manual_loop.distribution.replicas import mirrored_strategy
 
 CPUS = 4

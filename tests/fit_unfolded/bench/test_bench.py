@@ -15,8 +15,8 @@ from fit_unfolded.bench import cases, peers, report, run
 from fit_unfolded.bench.cases import Case, Variant
 from fit_unfolded.bench.fresh import in_fresh_process
 from fit_unfolded.bench.limit import Limits, Work, work
+from fit_unfolded.bench.measure import LossesDiffer, Turn, bootstrap, in_turns, measure
 from fit_unfolded.bench.models import MODELS
-from fit_unfolded.measure import LossesDiffer, Turn, bootstrap, in_turns, measure
 
 TINY = MODELS["chapter"].cut(64)
 

@@ -10,8 +10,8 @@ from matplotlib import image
 import keras_fit
 from fit_unfolded import compare as compare_module
 from fit_unfolded import plot, workloads
-from fit_unfolded.compare import SIDES, compare, train
-from fit_unfolded.measure import LossesDiffer, measure
+from fit_unfolded.bench.measure import LossesDiffer, measure
+from fit_unfolded.comparison.compare import IMPLEMENTATIONS, compare, train
 from fit_unfolded.workloads import Data
 
 SMALL = {"epochs": 2, "batch_size": 16}
@@ -65,7 +65,7 @@ class CallsOnceMore(keras_fit.Trainer):
 
 @pytest.mark.parametrize("name", ["chapter", "digits", "segmentation"])
 def test_both_sides_match(name):
-    comparison = compare(*(run(side, name) for side in SIDES))
+    comparison = compare(*(run(side, name) for side in IMPLEMENTATIONS))
     assert comparison.match
     assert comparison.verdict.startswith("MATCH: 0 ULP")
 
@@ -183,7 +183,7 @@ def test_random_states_are_compared_too():
 
 
 def trainers():
-    return {side: run(side).trainer for side in SIDES}
+    return {side: run(side).trainer for side in IMPLEMENTATIONS}
 
 
 def test_throughput_is_measured_in_turns():

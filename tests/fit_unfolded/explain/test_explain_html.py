@@ -14,7 +14,7 @@ from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 
 from fit_unfolded import workloads
-from fit_unfolded.errors import InputError
+from fit_unfolded.common.errors import InputError
 from fit_unfolded.explain import excerpts, explain, html
 from fit_unfolded.explain.events import Decision, Difference, Event, Explanation, Line, Pair
 

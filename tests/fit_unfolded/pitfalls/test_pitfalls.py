@@ -9,7 +9,7 @@ import pytest
 
 import manual_loop
 from fit_unfolded import cli, pitfalls
-from fit_unfolded.errors import InputError
+from fit_unfolded.common.errors import InputError
 from fit_unfolded.pitfalls import experiment, run
 from fit_unfolded.pitfalls.experiment import FIT, RIGHT, WRONG, measure
 from fit_unfolded.pitfalls.source import Edit, Place

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from fit_unfolded import workloads
-from fit_unfolded.errors import InputError
+from fit_unfolded.common.errors import InputError
 
 OFFLINE = [name for name in workloads.names() if name != "mnist"]
 

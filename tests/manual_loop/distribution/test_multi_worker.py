@@ -22,8 +22,8 @@ from rich.progress import Progress
 import manual_loop
 from fit_unfolded import cli
 from fit_unfolded import launch as launch_module
-from fit_unfolded.bars import PROGRESS
-from fit_unfolded.launch import cluster, free_addresses
+from fit_unfolded.common.launch import cluster, free_addresses
+from fit_unfolded.common.progress_bars import PROGRESS
 from manual_loop.distribution.multi_worker import gone_from
 from manual_loop.distribution.rendezvous import meet, read_cluster
 from manual_loop.saving.backup import Backup

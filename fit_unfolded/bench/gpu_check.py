@@ -17,13 +17,13 @@ import numpy as np
 import tensorflow as tf
 
 from fit_unfolded import workloads
-from fit_unfolded.bars import progress_bars
 from fit_unfolded.bench import run as bench
 from fit_unfolded.bench.cases import precision
 from fit_unfolded.bench.environment import environment
 from fit_unfolded.bench.report import table
-from fit_unfolded.compare import TRAINERS, Comparison, Run, compare, train
-from fit_unfolded.files import replacing
+from fit_unfolded.common.files import created, replacing
+from fit_unfolded.common.progress_bars import progress_bars
+from fit_unfolded.comparison.compare import TRAINERS, Comparison, Run, compare, train
 from fit_unfolded.workloads import Data, Workload
 
 SEED = 0
@@ -122,7 +122,7 @@ def check(path: Path, device: str, mnist: Path | None = None) -> bool:
     right = by_auto == has_gpu() and (device.startswith("GPU") or not ratios.refused)
     good = right and all(row.within for row in rows)
     text = report(device, rows, by_auto, ratios, good)
-    with replacing(path) as partial:
+    with created(path.parent), replacing(path) as partial:
         partial.write_text(text, encoding="utf-8")
     return good
 
