@@ -1,4 +1,4 @@
-"""Where the time goes: the pieces of a step and of an epoch, timed by themselves."""
+"""Where the time goes: the parts of a step and of an epoch, each timed alone."""
 
 import time
 from collections.abc import Callable
@@ -21,10 +21,10 @@ Piece = Callable[[], Any]
 
 
 def anatomy_of_a_step(model: Model) -> dict[str, float]:
-    """Seconds a step, one batch a call without XLA: piece -> median of rounds in turns.
+    """Seconds per step, one step per call without XLA: part -> median of alternating rounds.
 
-    `fit` and `loop` are whole epochs, the others calls in an empty `for`, as many as an epoch has
-    steps. On a CPU.
+    `fit` and `loop` are whole epochs, the others calls in an empty `for` loop, one for each step of
+    an epoch. On a CPU.
     """
     trainers, epochs = _trained(model, "step", xla=False)
     x, y = model.data()
@@ -59,7 +59,7 @@ def anatomy_of_a_step(model: Model) -> dict[str, float]:
 
 
 def anatomy_of_an_epoch(model: Model) -> dict[str, float]:
-    """Seconds an epoch, all its batches in one XLA program: piece -> median of rounds in turns."""
+    """Seconds per epoch in one XLA program: part -> median of alternating rounds."""
     trainers, epochs = _trained(model, "block", xla=True)
     x, y = model.data()
     loop = trainers["loop"]
@@ -84,7 +84,7 @@ def anatomy_of_an_epoch(model: Model) -> dict[str, float]:
 
 
 def _trained(model: Model, mode: str, xla: bool) -> tuple[dict[str, Any], Piece]:
-    """Trainers of both sides, traced; and a function: seconds of an epoch of each."""
+    """Both trainers, traced; and a function that returns the seconds of an epoch of each."""
     case = Case(model, mode, xla=(xla,))
     trainers = {side: case.trainer(Variant(side, xla)) for side in TRAINERS}
     x, y = model.data()
@@ -115,8 +115,8 @@ def _gradients(model: Any, x: np.ndarray, y: np.ndarray, of: Model) -> Piece:
 
 
 def _in_turns(pieces: dict[str, Piece], epochs: Piece) -> dict[str, float]:
-    """Seconds of each piece, and of an epoch on each side, by name: medians of the rounds."""
-    for piece in pieces.values():  # the first call optimises
+    """Seconds of each part, and of an epoch of each trainer, by name: medians of the rounds."""
+    for piece in pieces.values():  # the first call optimizes
         piece()
     rounds = [
         {name: _timed(piece) for name, piece in pieces.items()} | epochs() for _ in range(ROUNDS)

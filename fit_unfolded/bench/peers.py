@@ -2,7 +2,7 @@
 
 A peer is made by `peer(model, weights, x, y, order)`: `weights` are those of a fresh Keras model,
 `order` the samples of an epoch, int64 `[steps, batch_size]`. It gives `epoch() -> losses`, float32
-`[steps]`: it trains one epoch, and each batch's loss is in the result. Data lie on the device.
+`[steps]`: it trains one epoch, and each batch's loss is in the result. The data are on the device.
 
 Keras's Adam differs from the peers' in two points that show after a few steps: it adds epsilon to
 the root of the second moment before the correction of its bias, not after it; and it takes the

@@ -80,7 +80,7 @@ class Cost:
         each: seconds for each replica or worker: its share of the machine's dispatching.
         together: seconds as soon as there are several: to wait for each other's messages.
         per_flop: seconds.
-        per_input_byte: seconds, to gather and hand over the batch.
+        per_input_byte: seconds, to gather and pass the batch.
         per_gradient_byte: seconds, for each one after the first: to send and add up.
     """
 
@@ -183,8 +183,8 @@ def predictions(start: float) -> str:
                 row = [f"{count} {device}{'s' * (count > 1)}", name, f"{weak * 1e3:,.1f}"]
                 row += [f"{alone[0] / weak:.0%}", f"{strong * 1e3:,.1f}"]
                 rows.append([*row, f"{alone[1] / strong:.1f}"])
-    weak_headers = ["weak: ms a step", "efficiency"]
-    return table(["", "model", *weak_headers, "strong: ms a step", "times as fast as one"], rows)
+    weak_headers = ["weak: ms per step", "efficiency"]
+    return table(["", "model", *weak_headers, "strong: ms per step", "speedup over one"], rows)
 
 
 # Measuring -------------------------------------------------------------------------------------
@@ -247,7 +247,7 @@ def tables(measured: Sequence[Point], costs: dict[str, Cost]) -> str:
             f"{modelled * 1e3:.2f}", f"{modelled / point.seconds - 1:+.0%}"
         ]  # fmt: skip
         rows.append(row)
-    headers = ["", "how many", "batch", "width", "ms a step", "samples/s", "model, ms", "error"]
+    headers = ["", "how many", "batch", "width", "ms per step", "samples/s", "model, ms", "error"]
     found = [
         [
             kind,

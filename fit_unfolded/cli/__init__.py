@@ -4,6 +4,7 @@ TensorFlow takes seconds to import: a command checks its arguments first, and im
 """
 
 import sys
+from contextlib import suppress
 from importlib.metadata import version
 from typing import Annotated
 
@@ -20,7 +21,7 @@ from fit_unfolded.cli import (
     train,
     workloads,
 )
-from fit_unfolded.cli.interruption import interruptible
+from fit_unfolded.cli.interruption import end_interrupted, interruptible
 from fit_unfolded.common.errors import InputError
 
 app = typer.Typer(
@@ -82,8 +83,10 @@ def main() -> None:
             status = _fail(str(error), 1)
         except KeyboardInterrupt:
             status = 130
-        if status == 130:
-            print("interrupted", file=sys.stderr)
+    if status == 130:
+        with suppress(OSError):  # nobody reads it
+            sys.stdout.flush()
+        end_interrupted()
     sys.exit(status)
 
 

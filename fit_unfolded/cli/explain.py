@@ -57,9 +57,10 @@ def _explain(job: Job, full: bool, graph: bool, html: Path | None) -> bool:
     if graph:
         from fit_unfolded.explain.graph import print_graphs
 
-        with progress_bars() as bars:
+        with progress_bars() as bars, console.capture() as captured:
             bars.add_task("graphs", total=None, note=job.workload.name)
             print_graphs(console, job.workload, job.data, job.seed)
+        print(captured.get(), end="")
     terminal.print_verdict(console, explanation)
     if html is not None:
         from fit_unfolded.explain.html import write

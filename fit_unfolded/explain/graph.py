@@ -308,7 +308,7 @@ def _print_lists(console: Console, heading: str, sides: dict[str, list[str]]) ->
     """One list where both sides have the same, else one for each."""
     fit, loop = sides.values()
     if fit == loop:
-        terminal.print_list(console, f"{heading}, the same on both sides", fit)
+        terminal.print_list(console, f"{heading}, the same in both", fit)
         return
     for side, lines in sides.items():
         terminal.print_list(console, f"{heading} of {side}", lines)
@@ -329,6 +329,6 @@ def _figures(fit: Graphs, loop: Graphs) -> Iterator[tuple[str, int, int]]:
     for name in fit.captured:
         yield f"variables in the train step: {name}", fit.captured[name], loop.captured[name]
     yield "operations, as traced", fit.operations_before, loop.operations_before
-    yield "operations, optimised", fit.operations_after, loop.operations_after
+    yield "operations, optimized", fit.operations_after, loop.operations_after
     yield "XLA instructions", fit.instructions, loop.instructions
     yield "of them fusions", len(fit.fusions), len(loop.fusions)

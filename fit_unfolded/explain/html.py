@@ -226,7 +226,8 @@ def _printed(stop: Stop, source: Source) -> str:
 def _summary(explanation: Explanation) -> str:
     title = explanation.title.rstrip(".")
     summary = (
-        f"{title}. {len(explanation.events)} calls, the same on both sides and in the same order. "
+        f"{title}. {len(explanation.events)} calls, the same in both implementations, in the same "
+        "order. "
         f"TensorFlow {explanation.tensorflow_version}."
     )
     return f"<p>{escape(summary)}</p>{_parting(explanation.difference)}"
@@ -239,7 +240,10 @@ def _parting(difference: Difference | None) -> str:
         "nothing more" if event is None else f"{event.call} ({event.detail})"
         for event in (difference.fit, difference.loop)
     )
-    words = f"At event {difference.number} the sides part: fit with {fit}, the loop with {loop}."
+    words = (
+        f"The implementations differ from event {difference.number} on: fit has {fit}, "
+        f"the loop has {loop}."
+    )
     return f'<p class="parting" role="alert">{escape(words)}</p>'
 
 

@@ -18,7 +18,7 @@ from fit_unfolded.bench.limit import Limits, Work, work
 from fit_unfolded.bench.measure import LossesDiffer, Turn, bootstrap, in_turns, measure
 from fit_unfolded.bench.models import MODELS
 
-TINY = MODELS["chapter"].cut(64)
+TINY = MODELS["lesson"].cut(64)
 
 
 class LearnsFaster(manual_loop.Trainer):
@@ -41,7 +41,7 @@ class Nudges(keras_fit.Trainer):
 @pytest.mark.parametrize("mode", ["step", "block"])
 def test_no_figure_where_the_losses_differ(mode, monkeypatch):
     monkeypatch.setitem(cases.TRAINERS, "loop", LearnsFaster)
-    with pytest.raises(LossesDiffer, match=r"epoch 0, batch 1: loss .* on fit, .* on loop"):
+    with pytest.raises(LossesDiffer, match=r"epoch 0, batch 1: loss .* in fit, .* in loop"):
         cases.run(Case(TINY, mode, xla=(False,)), 0.0)
 
 
@@ -52,7 +52,7 @@ def test_no_figure_where_the_weights_differ():
     both["other"] = Nudges(both["fit"].model.__class__.from_config(both["fit"].model.get_config()))
     both["other"].compile(**cases.compile_arguments() | case.how(Variant("fit", False)))
     both["other"].model.set_weights(both["fit"].model.get_weights())
-    with pytest.raises(LossesDiffer, match=r"after the last turn: .*bias differs on fit and other"):
+    with pytest.raises(LossesDiffer, match=r"after the last turn: .*bias differs in fit and other"):
         measure(both, x, y, 16, seed=0, turns=1, epochs_per_turn=2)
 
 
@@ -64,7 +64,7 @@ def test_xla_may_differ_by_rounding_and_no_more():
     cases.check_batch_losses(case, losses)
     for variant in case.variants[2:]:
         losses[variant] = losses[variant] * np.float32(1 + 5e-5)
-    with pytest.raises(LossesDiffer, match=r"on fit, .* on fit XLA"):
+    with pytest.raises(LossesDiffer, match=r"in fit, .* in fit XLA"):
         cases.check_batch_losses(case, losses)
 
 
@@ -126,7 +126,7 @@ def test_work_of_the_cnn_by_hand():
 
 
 def test_a_fresh_process_reports_memory_and_traces():
-    found = in_fresh_process("chapter", "block", "loop", False)
+    found = in_fresh_process("lesson", "block", "loop", False)
     assert 0 < found["idle_bytes"] <= found["peak_bytes"]
     assert found["traces"] >= 1
 
@@ -164,7 +164,7 @@ def test_quick_refuses_and_exits_1(tmp_path, monkeypatch, capsys):
     with pytest.raises(SystemExit) as caught:
         cli.main()
     assert caught.value.code == 1
-    assert "chapter step: refused, epoch 0, batch 1: loss" in capsys.readouterr().out
+    assert "lesson step: refused, epoch 0, batch 1: loss" in capsys.readouterr().out
     assert json.loads((tmp_path / "quick.json").read_text())["cases"] == []
 
 
@@ -179,14 +179,14 @@ def test_the_report_shows_what_was_measured(quick, tmp_path):
         *({**e, "sweep": "width", "value": 64} for e in records if not e["xla"]),
         {"kind": "limit", "flops": 1e11, "bandwidth": 2e10},
         *(
-            {"kind": "memory", "model": "chapter", "mode": "block", "side": side,
+            {"kind": "memory", "model": "lesson", "mode": "block", "side": side,
              "peak_bytes": size * 2**20, "idle_bytes": 2**20, "traces": 3}
             for side, size in (("fit", 200), ("loop", 100))
         ),
         *(
             {"kind": "anatomy", "what": what, "model": model, "pieces": {"fit": 3e-3, "a piece": t}}
             for what, model, t in (
-                ("a step", "chapter", 1e-3), ("a step", "mlp", 2e-3), ("an epoch", "mlp", 0.5)
+                ("a step", "lesson", 1e-3), ("a step", "mlp", 2e-3), ("an epoch", "mlp", 0.5)
             )
         ),
         *(
@@ -205,9 +205,9 @@ def test_the_report_shows_what_was_measured(quick, tmp_path):
     page = report.write_report(tmp_path).read_text()
     value, low, high = records[0]["ratios"][""]
     assert f"**{value:.2f}** ({low:.2f} to {high:.2f})" in page
-    assert "| chapter, block | 200 | 100 | 0.500 | 199 | 99 | 3 | 3 |" in page
-    assert "needs 40 MiB above the data on fit, 30 MiB on the loop" in page
-    assert "| a step, µs | chapter | mlp |" in page
+    assert "| lesson, block | 200 | 100 | 0.500 | 199 | 99 | 3 | 3 |" in page
+    assert "needs 40 MiB with fit and 30 MiB with the loop" in page
+    assert "| a step, µs | lesson | mlp |" in page
     assert "| a piece | 1,000 | 2,000 |" in page
     assert "| a piece | 500.00 |" in page
     assert "load average before: 0.25" in page
@@ -215,9 +215,9 @@ def test_the_report_shows_what_was_measured(quick, tmp_path):
     assert "loop / fit, at most | 1.00 of 1.1 |" in page
     assert "loop / fit, at most | 0.50 of 1.05 |" in page
     assert "- mlp step: epoch 0, batch 1: loss 1.0 on fit, 2.0 on loop" in page
-    assert "| chapter, block | 1.50 | 1.50 | 1.00 |" in page
+    assert "| lesson, block | 1.50 | 1.50 | 1.00 |" in page
     assert f"| {0.5 / 4 * 1e6:,.0f} |" in page
-    for name in ("ratios.png", "ladder.png", "limit.png", "sweeps.png"):
+    for name in ("ratios.png", "modes.png", "limit.png", "sweeps.png"):
         assert f"({name})" in page
         assert np.std(image.imread(tmp_path / name)) > 0
 
@@ -247,7 +247,7 @@ def logits_of(name):
     return x, weights, np.array(before @ last.kernel + last.bias)
 
 
-@pytest.mark.parametrize("name", ["chapter", "mlp", "cnn"])
+@pytest.mark.parametrize("name", ["lesson", "mlp", "cnn"])
 def test_torch_has_the_weights_of_keras(name):
     torch = pytest.importorskip("torch", reason="the extra `peers` is not installed")
     x, weights, expected = logits_of(name)
@@ -255,7 +255,7 @@ def test_torch_has_the_weights_of_keras(name):
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["chapter", "mlp", "cnn"])
+@pytest.mark.parametrize("name", ["lesson", "mlp", "cnn"])
 def test_jax_has_the_weights_of_keras(name):
     pytest.importorskip("jax", reason="the extra `peers` is not installed")
     x, weights, expected = logits_of(name)

@@ -95,7 +95,7 @@ def explanation(sources):
 
 @pytest.fixture(scope="module")
 def real():
-    workload = workloads.get("chapter")
+    workload = workloads.get("lesson")
     return explain(workload, workload.load(0, None))
 
 
@@ -151,7 +151,7 @@ def test_a_small_gap_is_shown():
 
 
 def test_where_the_sides_part_is_said(explanation):
-    assert "the sides part" not in html.page(explanation)
+    assert "implementations differ" not in html.page(explanation)
     event = explanation.events[3].event
     parted = replace(
         explanation,
@@ -159,7 +159,7 @@ def test_where_the_sides_part_is_said(explanation):
         difference=Difference(4, event, None),
     )
     text = Page(html.page(parted)).text
-    assert "At event 4 the sides part: fit with mse.call" in text
+    assert "The implementations differ from event 4 on: fit has mse.call" in text
     assert "the loop with nothing more." in text
 
 

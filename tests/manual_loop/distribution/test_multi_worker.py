@@ -21,7 +21,7 @@ from rich.progress import Progress
 
 import manual_loop
 from fit_unfolded import cli
-from fit_unfolded import launch as launch_module
+from fit_unfolded.common import launch as launch_module
 from fit_unfolded.common.launch import cluster, free_addresses
 from fit_unfolded.common.progress_bars import PROGRESS
 from manual_loop.distribution.multi_worker import gone_from
