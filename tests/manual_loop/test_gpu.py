@@ -204,13 +204,15 @@ def test_the_cpu_is_chosen_where_there_are_gpus(two_gpus):
 
 
 def test_a_gpu_too_few(two_gpus):
-    with pytest.raises(InputError, match=r"sees 2 GPUs here, so not gpu:2; take one of gpu:0 to"):
+    with pytest.raises(
+        InputError, match=r"gpu:2 is not available, TensorFlow sees 2 GPUs; use gpu:0 to"
+    ):
         use("gpu:2")
 
 
 def test_no_gpu_says_what_to_do(monkeypatch):
     monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: [])
-    with pytest.raises(InputError, match=r"sees no GPU .* `nvidia-smi` .* fit-unfolded\[gpu\]"):
+    with pytest.raises(InputError, match=r"sees no GPU; .* `nvidia-smi` .* fit-unfolded\[gpu\]"):
         use("gpu")
     with pytest.raises(InputError, match="--memory-growth: applies to GPUs only"):
         use("auto", memory_growth=True)
@@ -351,7 +353,7 @@ without_gpu = pytest.mark.skipif(
 @without_gpu
 @pytest.mark.parametrize(
     "command",
-    [["compare"], ["train", "--side", "keras_fit"], ["bench", "--quick"], ["gpu-check"]],
+    [["compare"], ["train", "--implementation", "keras_fit"], ["bench", "--quick"], ["gpu-check"]],
     ids=lambda command: command[0],
 )
 def test_options_without_a_gpu(run, tmp_path, monkeypatch, command):

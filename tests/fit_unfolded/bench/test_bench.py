@@ -2,6 +2,7 @@
 
 import json
 import sys
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -220,6 +221,16 @@ def test_the_report_shows_what_was_measured(quick, tmp_path):
     for name in ("ratios.png", "modes.png", "limit.png", "sweeps.png"):
         assert f"({name})" in page
         assert np.std(image.imread(tmp_path / name)) > 0
+
+
+def test_earlier_results_are_read_under_the_present_names_of_models():
+    entry = {"extra_info": {"kind": "memory", "model": "chapter"}, "stats": {"data": []}}
+    (found,) = report.Suite({"benchmarks": [entry]}, None).memory
+    assert found["model"] == "lesson"
+    for directory in (Path(report.__file__).parents[2] / "benchmarks" / "results").iterdir():
+        page = report.text(report.Suite.read(directory))
+        assert "| lesson, step | " in page
+        assert "chapter" not in page
 
 
 def test_peers_that_compute_something_else_are_refused():

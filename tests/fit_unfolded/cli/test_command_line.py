@@ -138,7 +138,7 @@ def test_invalid_arguments_are_one_line_before_tensorflow_is_imported(tmp_path):
         assert (status, page) == (2, ""), arguments
         assert error.startswith(f"error: {words}"), arguments
         assert error.count("\n") == 1, arguments
-        assert error.endswith(".\n"), arguments
+        assert error.endswith((".\n", "?\n")), arguments
     assert sorted(tmp_path.rglob("*")) == before
 
 
@@ -181,11 +181,11 @@ def test_former_names_work_with_a_warning(run, tmp_path):
     status, page, error = run("train", *arguments)
     assert status == 0
     assert page.startswith("lesson: ")
-    assert error.splitlines() == [
-        "warning: the workload 'chapter' is now called 'lesson'; the former name will be removed "
-        "in the next version.",
+    assert sorted(error.splitlines()) == [
         "warning: the option --side is now called --implementation; the former name will be "
         "removed in the next version.",
+        "warning: the workload 'chapter' is now called 'lesson'; the former name will be removed "
+        "in the next version.",
     ]
     assert os.listdir(tmp_path / "new") == ["train.json"]
 

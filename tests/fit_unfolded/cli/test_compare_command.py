@@ -5,6 +5,7 @@ import os
 import re
 
 import keras
+import numpy as np
 import pytest
 
 import keras_fit
@@ -73,7 +74,7 @@ def test_train_saves_a_model_that_trains_on(run, tmp_path, implementation, suffi
     assert status == 0
     assert "Test set: accuracy" in page
     model = keras.models.load_model(path)
-    assert model.optimizer.iterations.numpy() == 2 * 6
+    model.fit(np.zeros([4, 8, 8, 1]), np.zeros(4), verbose=0)
     figures = json.loads((tmp_path / "train.json").read_text())
     assert figures["implementation"] == implementation
     assert sorted(os.listdir(tmp_path)) == sorted([path.name, "train.json"])

@@ -21,11 +21,10 @@ def test_relative_paths(tmp_path, monkeypatch):
         check_directory(path, "--output")
 
 
-@pytest.mark.parametrize("options", [{}, {"exists": True}])
-def test_a_missing_parent_is_named(tmp_path, options):
-    path = tmp_path / "none" / "out"
+@pytest.mark.parametrize("check", [check_directory, check_file])
+def test_a_missing_parent_is_named(tmp_path, check):
     with pytest.raises(InputError, match=r"^--output: the directory .*none does not exist"):
-        check_directory(path, "--output", **options)
+        check(tmp_path / "none" / "out", "--output")
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")

@@ -150,7 +150,7 @@ def test_a_small_gap_is_shown():
     assert low + excerpts.CONTEXT + 1 not in excerpts.around([low, high + 1], 200)
 
 
-def test_where_the_sides_part_is_said(explanation):
+def test_where_the_implementations_differ_is_said(explanation):
     assert "implementations differ" not in html.page(explanation)
     event = explanation.events[3].event
     parted = replace(
@@ -160,7 +160,7 @@ def test_where_the_sides_part_is_said(explanation):
     )
     text = Page(html.page(parted)).text
     assert "The implementations differ from event 4 on: fit has mse.call" in text
-    assert "the loop with nothing more." in text
+    assert "the loop has nothing more." in text
 
 
 @pytest.mark.parametrize("dark", [False, True])
