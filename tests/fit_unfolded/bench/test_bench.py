@@ -1,7 +1,12 @@
 """The benchmarks refuse what was not the same work, and count and draw what they say."""
 
+import contextlib
+import fcntl
 import json
+import os
+import signal
 import sys
+import time
 from pathlib import Path
 
 import keras
@@ -12,7 +17,7 @@ from matplotlib import image
 import keras_fit
 import manual_loop
 from fit_unfolded import cli
-from fit_unfolded.bench import cases, peers, report, run
+from fit_unfolded.bench import cases, peers, report, run, suite
 from fit_unfolded.bench.cases import Case, Variant
 from fit_unfolded.bench.fresh import in_fresh_process
 from fit_unfolded.bench.limit import Limits, Work, work
@@ -231,6 +236,36 @@ def test_earlier_results_are_read_under_the_present_names_of_models():
         page = report.text(report.Suite.read(directory))
         assert "| lesson, step | " in page
         assert "chapter" not in page
+
+
+def test_an_interrupted_suite_ends_with_all_its_processes(tmp_path, monkeypatch):
+    """The grandchild holds a lock on a file, which is free once it has ended."""
+    monkeypatch.setattr(suite, "SUITE", tmp_path)
+    lock = tmp_path / "lock"
+    holds = "import fcntl, time\nf = open('lock', 'w')\nfcntl.flock(f, fcntl.LOCK_EX)\n"
+    holds += "open('begun', 'w')\ntime.sleep(60)"
+    python = [sys.executable, "-S", "-c"]
+    command = [*python, f"import subprocess\nsubprocess.run({[*python, holds]!r})"]
+
+    def interrupt(*_):
+        if (tmp_path / "begun").exists():
+            raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    signal.setitimer(signal.ITIMER_REAL, 0.1, 0.1)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            suite._run(command, os.environ)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    with lock.open("w") as file:
+        for _ in range(100):
+            with contextlib.suppress(BlockingIOError):
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return
+            time.sleep(0.05)
+    pytest.fail("a process of the suite goes on")
 
 
 def test_peers_that_compute_something_else_are_refused():
