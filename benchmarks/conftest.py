@@ -2,7 +2,7 @@
 
 import os
 
-from fit_unfolded.quiet import import_tensorflow
+from fit_unfolded.common.tf_import import import_tensorflow
 
 LOAD = os.getloadavg()[0]  # of the last minute, before anything was run
 import_tensorflow()
@@ -16,7 +16,7 @@ class Clock:
     """A clock that stands still but for `advance`.
 
     What is compared must be timed in turns, which pytest-benchmark cannot do: it times one test
-    after another. So `fit_unfolded.measure` has timed the rounds, and each is entered here.
+    after another. So `fit_unfolded.bench.measure` has timed the rounds, and each is entered here.
     """
 
     def __init__(self):

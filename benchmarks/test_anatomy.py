@@ -13,7 +13,7 @@ WHAT = {"a step": anatomy_of_a_step, "an epoch": anatomy_of_an_epoch}
 def test_anatomy(benchmark, what, model):
     """The round is the whole measurement; the pieces are in `extra_info`."""
     if (what, model) == ("an epoch", "cnn"):
-        pytest.skip("convolutions are not put into a block: see desks.gains_from_a_block")
+        pytest.skip("convolutions are not put into a block: see multi_step.gains_from_a_block")
     benchmark.group = f"anatomy of {what} {model}"
     pieces = benchmark.pedantic(WHAT[what], [MODELS[model]], rounds=1)
     benchmark.extra_info.update(kind="anatomy", what=what, model=model, pieces=pieces)

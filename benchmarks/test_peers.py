@@ -23,7 +23,7 @@ def measured(name):
 
 CASES = [
     pytest.param(model, name, id=f"{model}-{name}".replace(", ", "-").replace(" ", "-"))
-    for model in ("chapter", "mlp", "cnn")
+    for model in ("lesson", "mlp", "cnn")
     for name in (*keras_names(MODELS[model]), *torch_peers(model), *jax_peers())
 ]
 

@@ -6,8 +6,8 @@ import pytest
 
 from fit_unfolded.bench.cases import all_cases, run, sweeps
 from fit_unfolded.bench.limit import work
+from fit_unfolded.bench.measure import LossesDiffer
 from fit_unfolded.bench.record import record
-from fit_unfolded.measure import LossesDiffer
 
 SECONDS = 4.0  # a case
 SWEEP_SECONDS = 1.0  # a point

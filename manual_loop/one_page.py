@@ -7,9 +7,18 @@ from this project. The numbers are those of
 from the same seed, to the last bit. Run it with `python -m manual_loop.one_page`.
 """
 
-import keras
-import numpy as np
-import tensorflow as tf
+import os
+
+os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"  # no log lines from TensorFlow's C++ code, ...
+stderr = os.dup(2)
+os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # ... nor those from before it reads that level
+try:
+    import keras
+    import numpy as np
+    import tensorflow as tf
+finally:
+    os.dup2(stderr, 2)
+tf.get_logger().setLevel("ERROR")  # nor the advice against tracing `shuffled` in each epoch
 
 EPOCHS, BATCH_SIZE, VALIDATION_SPLIT = 100, 16, 0.3
 keras.utils.set_random_seed(0)

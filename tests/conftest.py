@@ -5,9 +5,11 @@ import gc
 import pytest
 from hypothesis import HealthCheck, settings
 
-from fit_unfolded.quiet import import_tensorflow
+from fit_unfolded.common import progress_bars
+from fit_unfolded.common.tf_import import import_tensorflow
 
 import_tensorflow()
+progress_bars.SECONDS_PER_LINE = 1e6  # else a slow test would find a line on standard error
 
 # Tracing a graph takes longer the first time, so a deadline for each example would be a coin toss.
 settings.register_profile(

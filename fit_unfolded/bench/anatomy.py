@@ -1,4 +1,4 @@
-"""Where the time goes: the pieces of a step and of an epoch, timed by themselves."""
+"""Where the time goes: the parts of a step and of an epoch, each timed alone."""
 
 import time
 from collections.abc import Callable
@@ -9,11 +9,12 @@ import numpy as np
 import tensorflow as tf
 
 from fit_unfolded.bench.cases import SEED, TRAINERS, Case, Variant
+from fit_unfolded.bench.measure import in_turns, turns_of
 from fit_unfolded.bench.models import Model
-from fit_unfolded.measure import in_turns, turns_of
-from manual_loop.data.arrays import Resident, Walk, stream_arrays
-from manual_loop.execution.bound import graph
+from manual_loop.data.arrays import stream_arrays
+from manual_loop.data.resident import ResidentDataset
 from manual_loop.execution.dispatch import op_of
+from manual_loop.execution.graph import graph
 
 ROUNDS = 7
 
@@ -21,18 +22,18 @@ Piece = Callable[[], Any]
 
 
 def anatomy_of_a_step(model: Model) -> dict[str, float]:
-    """Seconds a step, one batch a call without XLA: piece -> median of rounds in turns.
+    """Seconds per step, one step per call without XLA: part -> median of alternating rounds.
 
-    `fit` and `loop` are whole epochs, the others calls in an empty `for`, as many as an epoch has
-    steps. On a CPU.
+    `fit` and `loop` are whole epochs, the others calls in an empty `for` loop, one for each step of
+    an epoch. On a CPU.
     """
     trainers, epochs = _trained(model, "step", xla=False)
     x, y = model.data()
-    (desk,) = trainers["loop"]._train_function._batches.values()
-    step = desk.call.function
+    (bound,) = trainers["loop"]._function("train")._on_arrays.values()
+    step = bound._run_full.function
     count = tf.Variable(0.0)
     empty = graph(lambda: count.assign_add(1.0)).get_concrete_function()
-    resident = Resident((tf.constant(x), tf.constant(y)), model.samples, model.batch_size, True)
+    dataset = ResidentDataset((x, y), model.samples, model.batch_size, shuffle=True)
 
     def iterate() -> None:
         for _ in stream_arrays((x, y), model.samples, model.batch_size, shuffle=True):
@@ -40,7 +41,7 @@ def anatomy_of_a_step(model: Model) -> dict[str, float]:
 
     def calls(call: Piece) -> Piece:
         def piece() -> None:
-            desk.lay(Walk(resident))
+            bound.bind(iter(dataset))
             for _ in range(model.steps):
                 call()
 
@@ -59,24 +60,24 @@ def anatomy_of_a_step(model: Model) -> dict[str, float]:
 
 
 def anatomy_of_an_epoch(model: Model) -> dict[str, float]:
-    """Seconds an epoch, all its batches in one XLA program: piece -> median of rounds in turns."""
+    """Seconds per epoch in one XLA program: part -> median of alternating rounds."""
     trainers, epochs = _trained(model, "block", xla=True)
     x, y = model.data()
     loop = trainers["loop"]
-    (desk,) = loop._train_function._blocks.values()
-    resident = Resident((tf.constant(x), tf.constant(y)), model.samples, model.batch_size, True)
+    (bound,) = loop._function("train")._on_arrays.values()
+    dataset = ResidentDataset((x, y), model.samples, model.batch_size, shuffle=True)
 
     def program() -> None:
-        desk.lay(Walk(resident))
-        desk.call()
+        bound.bind(iter(dataset))
+        bound._run_block()
 
     def read() -> None:
-        for value in loop._metrics.result().values():
+        for value in loop.model.get_metrics_result().values():
             float(value)
 
     pieces = {
         "the program alone": program,
-        "the metrics reset": loop._metrics.reset,
+        "the metrics reset": loop.model.reset_metrics,
         "the metrics read": read,
     }
     seconds = _in_turns(pieces, epochs)
@@ -84,7 +85,7 @@ def anatomy_of_an_epoch(model: Model) -> dict[str, float]:
 
 
 def _trained(model: Model, mode: str, xla: bool) -> tuple[dict[str, Any], Piece]:
-    """Trainers of both sides, traced; and a function: seconds of an epoch of each."""
+    """Both trainers, traced; and a function that returns the seconds of an epoch of each."""
     case = Case(model, mode, xla=(xla,))
     trainers = {side: case.trainer(Variant(side, xla)) for side in TRAINERS}
     x, y = model.data()
@@ -115,8 +116,8 @@ def _gradients(model: Any, x: np.ndarray, y: np.ndarray, of: Model) -> Piece:
 
 
 def _in_turns(pieces: dict[str, Piece], epochs: Piece) -> dict[str, float]:
-    """Seconds of each piece, and of an epoch on each side, by name: medians of the rounds."""
-    for piece in pieces.values():  # the first call optimises
+    """Seconds of each part, and of an epoch of each trainer, by name: medians of the rounds."""
+    for piece in pieces.values():  # the first call optimizes
         piece()
     rounds = [
         {name: _timed(piece) for name, piece in pieces.items()} | epochs() for _ in range(ROUNDS)

@@ -1,4 +1,4 @@
-"""What is timed: a model in one mode, by fit and by the loop, with XLA and without."""
+"""What is timed: a model in one execution mode, by fit and by the loop, with XLA and without."""
 
 import functools
 import gc
@@ -16,8 +16,8 @@ import tensorflow as tf
 import keras_fit
 import manual_loop
 from fit_unfolded.bench import models
+from fit_unfolded.bench.measure import LossesDiffer, Measurement, Ratio, measure
 from fit_unfolded.bench.models import MODELS, Model, compile_arguments
-from fit_unfolded.measure import LossesDiffer, Measurement, Ratio, measure
 
 TRAINERS: dict[str, Any] = {"fit": keras_fit.Trainer, "loop": manual_loop.Trainer}
 MODES = ("eager", "step", "block")
@@ -30,7 +30,7 @@ XLA_TOLERANCE = 1e-5  # relative, of each batch's loss in the first epoch; XLA r
 
 
 class Variant(NamedTuple):
-    """One side, with XLA or without."""
+    """One implementation, with XLA or without."""
 
     side: str
     xla: bool
@@ -44,7 +44,7 @@ class Case:
     """A model in one mode and precision: all its variants are timed in turns with each other.
 
     Attributes:
-        mode: "eager"; "step", one batch a call; "block", a whole epoch a call.
+        mode: "eager"; "step", one step per call; "block", a multi-step call of a whole epoch.
         policy: Keras's dtype policy, such as "mixed_bfloat16".
         xla: the kinds of variants: without XLA, with it.
     """
@@ -70,8 +70,8 @@ class Case:
 
     @property
     def epochs_per_turn(self) -> int:
-        """One that is not counted, and one that is; or five, where an epoch takes milliseconds."""
-        return 6 if self.model.name == "chapter" and self.mode != "eager" else 2
+        """One that is not counted, and one that is; or five if an epoch takes milliseconds."""
+        return 6 if self.model.name == "lesson" and self.mode != "eager" else 2
 
     def build(self) -> Any:
         """A new model with the same weights each time."""
@@ -79,7 +79,7 @@ class Case:
         return self.model.build()
 
     def how(self, variant: Variant) -> dict[str, Any]:
-        """Arguments of compile that say how the step is run."""
+        """Arguments of compile that select the execution mode."""
         return {
             "run_eagerly": self.mode == "eager",
             "jit_compile": variant.xla,
@@ -87,7 +87,7 @@ class Case:
         }
 
     def trainer(self, variant: Variant, **arguments: Any) -> Any:
-        """A new compiled trainer; `arguments` go over the usual ones of compile."""
+        """A new compiled trainer; `arguments` override those of compile."""
         trainer = TRAINERS[variant.side](self.build())
         trainer.compile(**compile_arguments() | self.how(variant) | arguments)
         return trainer
@@ -137,7 +137,7 @@ def sweeps() -> dict[str, list[tuple[int, Case]]]:
 
 
 def quick_cases() -> list[Case]:
-    """One batch a call without XLA, and a block with and without: the ratios that matter most."""
+    """One step per call without XLA, and multi-step calls with and without it."""
     return [
         Case(model, mode, xla=(False,) if mode == "step" or model.name == "cnn" else (False, True))
         for model in MODELS.values()
@@ -152,8 +152,8 @@ class Result:
     Attributes:
         measurement: times of all variants, by `str(variant)`.
         first_step: seconds from compile to the end of the first batch, a list for each variant.
-        ratios: how many times as fast the loop is as fit: "", "XLA", and "best", each side with or
-            without XLA, whichever is faster.
+        ratios: speedup of the loop over fit: "", "XLA", and "best", each with XLA or without,
+            whichever is faster.
     """
 
     case: Case
@@ -224,7 +224,7 @@ def precision(policy: str) -> Iterator[None]:
 
 
 class Recorder(keras.losses.Loss):
-    """A loss that notes its value for each batch, inside a block too, where no callback looks.
+    """A loss that records its value for each batch, also within a multi-step call.
 
     Attributes:
         values: variable `[steps]`, the loss of each batch of one epoch.
@@ -272,7 +272,7 @@ def _check_close(losses: dict[Variant, np.ndarray], a: Variant, b: Variant, rela
     if bad.any():
         batch = int(np.argmax(bad))
         raise LossesDiffer(
-            f"epoch 0, batch {batch}: loss {losses[a][batch]} on {a}, {losses[b][batch]} on {b}"
+            f"epoch 0, batch {batch}: loss {losses[a][batch]} in {a}, {losses[b][batch]} in {b}"
         )
 
 

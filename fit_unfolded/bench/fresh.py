@@ -1,6 +1,6 @@
-"""One side trained in a process of its own: peak memory, time to the first step, traces.
+"""Trains one implementation in a separate process: peak memory and number of traces.
 
-In one process both sides would share a heap, and what the first leaves behind would count for the
+In one process both would share a heap, and memory that the first leaves behind would count for the
 second. Run as `python -m fit_unfolded.bench.fresh MODEL MODE SIDE XLA`, or with `stream SIDE` for
 arrays too large for the device; prints one line of JSON.
 """
@@ -13,25 +13,23 @@ from pathlib import Path
 from typing import Any
 
 EPOCHS = 3
-LIMIT, TIMES = (
-    2**26,
-    4,
-)  # for `stream`: bytes that may lie on the device, and how much more there is
+# For `stream`: the limit for device-resident arrays in bytes, and the data as a multiple of it.
+LIMIT, TIMES = 2**26, 4
 
 
 def in_fresh_process(model: str, mode: str, side: str, xla: bool) -> dict[str, Any]:
-    """What `main` prints.
+    """The figures that `main` prints.
 
     Returns:
         dict: `peak_bytes` of resident memory; `idle_bytes` of it before the model was built, with
         TensorFlow and the data loaded; `traces` of the step; on a GPU, `device_bytes`, the most
-        of its memory that was in use.
+        of its memory in use.
     """
     return _run(model, mode, side, str(int(xla)))
 
 
 def streamed(side: str) -> dict[str, Any]:
-    """What `stream` prints: `peak_bytes`, `idle_bytes` with the data loaded, `data_bytes`."""
+    """The figures of `stream`: `peak_bytes`, `idle_bytes` with the data loaded, `data_bytes`."""
     return _run("stream", side)
 
 
@@ -43,7 +41,7 @@ def _run(*arguments: str) -> dict[str, Any]:
 
 def main(model: str, mode: str, side: str, xla: str) -> None:
     """Trains three epochs and prints the figures."""
-    from fit_unfolded.quiet import import_tensorflow
+    from fit_unfolded.common.tf_import import import_tensorflow
 
     import_tensorflow()
     import keras
@@ -62,8 +60,8 @@ def main(model: str, mode: str, side: str, xla: str) -> None:
 
 
 def stream(side: str) -> None:
-    """Trains an epoch of the mlp on four times as much as may lie on the device."""
-    from fit_unfolded.quiet import import_tensorflow
+    """Trains an epoch of the mlp on four times the limit for device-resident arrays."""
+    from fit_unfolded.common.tf_import import import_tensorflow
 
     import_tensorflow()
     import numpy as np
@@ -84,7 +82,7 @@ def stream(side: str) -> None:
 
 
 def device_memory() -> dict[str, int]:
-    """`device_bytes`: the most memory of the first GPU that was in use; empty without one."""
+    """`device_bytes`: peak memory in use on the first GPU; empty without one."""
     import tensorflow as tf
 
     if not tf.config.list_logical_devices("GPU"):
@@ -93,9 +91,9 @@ def device_memory() -> dict[str, int]:
 
 
 def peak_memory() -> int:
-    """The most resident memory that this process has had, in bytes.
+    """Peak resident memory of this process, in bytes.
 
-    On Linux from VmHWM: `ru_maxrss` of a process just started holds its parent's memory as well.
+    On Linux from VmHWM: `ru_maxrss` of a new process includes its parent's memory.
     """
     try:
         lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()

@@ -1,4 +1,4 @@
-"""What the machine can do at most, and how much a training step asks of it."""
+"""The peak speed of the machine, and the work of a training step."""
 
 import math
 import time
@@ -21,8 +21,8 @@ class Limits(NamedTuple):
     """The machine's own speed, measured.
 
     Attributes:
-        flops: floating-point operations a second in a float32 matrix product, the best round.
-        bandwidth: bytes a second between memory and cores in `c = a + b`, the best round.
+        flops: floating-point operations per second in a float32 matrix product, the best round.
+        bandwidth: bytes per second between memory and cores in `c = a + b`, the best round.
     """
 
     flops: float
@@ -30,7 +30,7 @@ class Limits(NamedTuple):
 
 
 class Work(NamedTuple):
-    """What one training step cannot do without.
+    """The least work of one training step.
 
     Attributes:
         flops: of its matrix products and convolutions, forward and backward.

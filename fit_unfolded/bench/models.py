@@ -1,4 +1,4 @@
-"""The models and data that are timed. Nothing in them is random after the first weights."""
+"""The models and data that are timed. Only the initial weights are random."""
 
 import math
 from collections.abc import Callable
@@ -8,18 +8,18 @@ from typing import Any
 import keras
 import numpy as np
 
-from fit_unfolded.workloads import chapter
+from fit_unfolded.workloads import lesson
 
 
 @dataclass(frozen=True)
 class Model:
-    """A model to train on made-up data that can be learned.
+    """A model to train on learnable synthetic data.
 
     Attributes:
         build: a new `keras.Model` that ends in a softmax.
         shape: of one sample.
-        classes: how many labels there are.
-        vocabulary: samples are integers below this; None for samples of floats.
+        classes: number of labels.
+        vocabulary: samples are integers below this; None for float samples.
     """
 
     name: str
@@ -33,28 +33,27 @@ class Model:
 
     @property
     def steps(self) -> int:
-        """Batches an epoch, a partial one included."""
+        """Batches per epoch, a partial one included."""
         return math.ceil(self.samples / self.batch_size)
 
     def data(self, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
         """x `[samples, *shape]`, float32 or int32, and y `[samples]` int32, in memory.
 
-        A fifth of the labels is drawn anew, so that the loss stays of a size that shows rounding
-        for what it is.
+        A fifth of the labels is shuffled, so that the loss stays large compared with rounding.
         """
         rng = np.random.default_rng(seed)
         kind = rng.integers(self.classes, size=self.samples, dtype=np.int32)
         y = np.where(rng.random(self.samples) < 0.8, kind, rng.permutation(kind))
-        if self.vocabulary is not None:  # each class prefers words of its own
+        if self.vocabulary is not None:  # each class prefers its own words
             words = rng.integers(self.vocabulary // 2, size=[self.samples, *self.shape])
             shift = self.vocabulary // 2 // self.classes
             return (words + kind[:, None] * shift).astype("int32"), y
-        centres = rng.normal(size=[self.classes, *self.shape]).astype("float32")
+        centers = rng.normal(size=[self.classes, *self.shape]).astype("float32")
         x = rng.standard_normal(size=[self.samples, *self.shape], dtype="float32")
-        return 2 * x + centres[kind], y
+        return 2 * x + centers[kind], y
 
     def cut(self, samples: int) -> "Model":
-        """The same with so many samples at most."""
+        """The same model with at most `samples` samples."""
         return replace(self, samples=min(samples, self.samples))
 
 
@@ -85,7 +84,7 @@ def cnn() -> Any:
 
 
 class Positions(keras.layers.Layer):
-    """Adds a learned vector for each place in the sequence: `[batch, length, width]`, the same."""
+    """Adds a learned vector for each position; input and output `[batch, length, width]`."""
 
     def build(self, shape):
         self.table = self.add_weight(shape=shape[1:], initializer="random_normal", name="table")
@@ -95,7 +94,7 @@ class Positions(keras.layers.Layer):
 
 
 def transformer(length: int = 32, width: int = 64, blocks: int = 1, heads: int = 4) -> Any:
-    """An encoder of one block over 32 tokens, 64 wide, 4 heads; 4 classes by the mean token."""
+    """An encoder of one block over 32 tokens, 64 wide, 4 heads; 4 classes from the mean token."""
     layers = keras.layers
     tokens = layers.Input([length], dtype="int32")
     x = Positions()(layers.Embedding(1000, width)(tokens))
@@ -112,7 +111,7 @@ def transformer(length: int = 32, width: int = 64, blocks: int = 1, heads: int =
 MODELS = {
     model.name: model
     for model in (
-        Model("chapter", "128-64-3", chapter.build, (128,), 3, 16, 4096),
+        Model("lesson", "128-64-3", lesson.build, (128,), 3, 16, 4096),
         Model("mlp", "784-512-10", mlp, (784,), 10, 128, 4096),
         Model("cnn", "two convolutions, 28x28", cnn, (28, 28, 1), 10, 128, 1024),
         Model("transformer", "encoder, 64 wide", transformer, (32,), 4, 32, 512, vocabulary=1000),
@@ -121,7 +120,7 @@ MODELS = {
 
 
 def compile_arguments() -> dict[str, Any]:
-    """Adam on integer labels, with accuracy; new objects at each call."""
+    """Adam, integer labels, accuracy; new objects at each call."""
     return {
         "optimizer": keras.optimizers.Adam(1e-3),
         "loss": keras.losses.SparseCategoricalCrossentropy(),

@@ -2,7 +2,7 @@
 
 A peer is made by `peer(model, weights, x, y, order)`: `weights` are those of a fresh Keras model,
 `order` the samples of an epoch, int64 `[steps, batch_size]`. It gives `epoch() -> losses`, float32
-`[steps]`: it trains one epoch, and each batch's loss is in the result. Data lie on the device.
+`[steps]`: it trains one epoch, and each batch's loss is in the result. The data are on the device.
 
 Keras's Adam differs from the peers' in two points that show after a few steps: it adds epsilon to
 the root of the second moment before the correction of its bias, not after it; and it takes the
@@ -21,8 +21,15 @@ import numpy as np
 
 from fit_unfolded.bench.cases import SEED, Case, Variant, batch_losses, on_gpu
 from fit_unfolded.bench.environment import cores
+from fit_unfolded.bench.measure import (
+    LossesDiffer,
+    Measurement,
+    Turn,
+    in_turns,
+    summarize,
+    turns_of,
+)
 from fit_unfolded.bench.models import Model
-from fit_unfolded.measure import LossesDiffer, Measurement, Turn, in_turns, summarize, turns_of
 
 LEARNING_RATE = 1e-3
 BETA_1, BETA_2 = 0.9, 0.999
@@ -49,7 +56,7 @@ def torch_module(name: str, weights: list[np.ndarray]) -> Any:
     """The model as a `torch.nn.Module` that takes the data as Keras lays them out.
 
     Args:
-        name: "chapter", "mlp" or "cnn".
+        name: "lesson", "mlp" or "cnn".
         weights: of the Keras model, in its order: kernels `[in, out]` or `[h, w, in, out]`.
     """
     import torch

@@ -1,4 +1,4 @@
-"""The pictures of the report: PNG, 200 dpi."""
+"""The plots of the report: PNG, 200 dpi."""
 
 from pathlib import Path
 from statistics import median
@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from fit_unfolded.bench.limit import Limits, Work
-from fit_unfolded.plot import STYLES
+from fit_unfolded.comparison.plot import STYLES
 
 COLORS = {"fit": STYLES[0]["color"], "loop": STYLES[1]["color"]}
 DPI = 200
@@ -44,7 +44,7 @@ def ratios(path: Path, cases: list[list[Entry]]) -> None:
         max(high for *_, (_, _, high) in rows) * 1.4,
     )
     _log(axes, "x")
-    axes.set_xlabel("samples a second, loop / fit (95 % interval)", fontsize=9)
+    axes.set_xlabel("speedup, loop / fit (95 % interval)", fontsize=9)
     _save(figure, path)
 
 
@@ -55,9 +55,9 @@ def _label(entry: Entry, xla: bool) -> str:
     return " ".join(words)
 
 
-def ladder(path: Path, entries: list[Entry]) -> None:
-    """Samples a second on each rung, both sides: eager, step, block, each with XLA or without."""
-    rungs = [("eager", False), ("step", False), ("step", True), ("block", False), ("block", True)]
+def modes(path: Path, entries: list[Entry]) -> None:
+    """Samples per second in each execution mode: eager, step, block, with XLA and without."""
+    order = [("eager", False), ("step", False), ("step", True), ("block", False), ("block", True)]
     names = list(dict.fromkeys(entry["model"] for entry in entries))
     figure = Figure(figsize=(1.0 + 2.0 * len(names), 3.0), layout="constrained")
     for place, name in enumerate(names):
@@ -68,20 +68,20 @@ def ladder(path: Path, entries: list[Entry]) -> None:
                 for e in entries
                 if (e["model"], e["policy"], e["side"]) == (name, "float32", side)
             }
-            speeds = [found.get(rung, np.nan) for rung in rungs]
-            axes.plot(range(len(rungs)), speeds, "o-", color=color, markersize=4, label=side)
-        labels = [f"{mode}{' XLA' * xla}" for mode, xla in rungs]
-        axes.set_xticks(range(len(rungs)), labels, rotation=45, ha="right", fontsize=8)
+            speeds = [found.get(mode, np.nan) for mode in order]
+            axes.plot(range(len(order)), speeds, "o-", color=color, markersize=4, label=side)
+        labels = [f"{mode}{' XLA' * xla}" for mode, xla in order]
+        axes.set_xticks(range(len(order)), labels, rotation=45, ha="right", fontsize=8)
         axes.set_title(name, fontsize=9)
         _log(axes, "y")
         if place == 0:
-            axes.set_ylabel("samples a second", fontsize=9)
+            axes.set_ylabel("samples per second", fontsize=9)
             axes.legend(frameon=False, fontsize=8)
     _save(figure, path)
 
 
 def limit(path: Path, entries: list[Entry], limits: Limits) -> None:
-    """Time of a step: the best of each side and peer, and the limit of the machine."""
+    """Time per step: the best of each implementation and peer, and the machine limit."""
     entries = [entry for entry in entries if entry.get("policy", "float32") == "float32"]
     names = list(dict.fromkeys(entry["model"] for entry in entries))
     figure = Figure(figsize=(1.0 + 2.0 * len(names), 2.8), layout="constrained")
@@ -107,12 +107,12 @@ def limit(path: Path, entries: list[Entry], limits: Limits) -> None:
         axes.set_title(f"{name}\nlimit {least:,.0f} µs", fontsize=9)
         _log(axes, "x")
         axes.tick_params(axis="x", labelrotation=45)
-        axes.set_xlabel("µs a step", fontsize=8)
+        axes.set_xlabel("µs per step", fontsize=8)
     _save(figure, path)
 
 
 def _family(name: str) -> str:
-    """fit and loop by their side, peers by their library; JAX by its two ways."""
+    """Groups peers by library, except JAX, which has two ways."""
     for family in ("fit", "loop", "PyTorch"):
         if name.startswith(family):
             return family
@@ -120,7 +120,7 @@ def _family(name: str) -> str:
 
 
 def sweeps(path: Path, entries: list[Entry]) -> None:
-    """Samples a second of both sides, and their ratio, over each quantity that was varied."""
+    """Samples per second of both, and their ratio, for each quantity that was varied."""
     names = list(dict.fromkeys(entry["sweep"] for entry in entries))
     figure = Figure(figsize=(1.0 + 2.6 * len(names), 4.2), layout="constrained")
     for place, name in enumerate(names):
@@ -150,14 +150,14 @@ def sweeps(path: Path, entries: list[Entry]) -> None:
         _log(speed, "y")
         speed.tick_params(labelbottom=False)
         if place == 0:
-            speed.set_ylabel("samples a second", fontsize=9)
+            speed.set_ylabel("samples per second", fontsize=9)
             speed.legend(frameon=False, fontsize=7)
             ratio.set_ylabel("loop / fit", fontsize=9)
     _save(figure, path)
 
 
 def _log(axes: Axes, which: str) -> None:
-    """A logarithmic axis with plain numbers; call it when all is drawn."""
+    """A logarithmic axis with plain numbers; call it after all is drawn."""
     axis = axes.xaxis if which == "x" else axes.yaxis
     (axes.set_xscale if which == "x" else axes.set_yscale)("log")
     low, high = axes.get_xlim() if which == "x" else axes.get_ylim()

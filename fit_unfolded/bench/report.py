@@ -11,55 +11,59 @@ import numpy as np
 
 from fit_unfolded.bench import plots
 from fit_unfolded.bench.limit import Limits, Work
-from fit_unfolded.files import replacing
-from fit_unfolded.measure import Ratio, bootstrap
+from fit_unfolded.bench.measure import Ratio, bootstrap
+from fit_unfolded.common.files import replacing
 
 BENCH, PEERS = "bench.json", "peers.json"
 Entry = dict[str, Any]
 
-# What this project asks of itself on a CPU with two cores, float32: by line and model.
+# The models of earlier results under their present names.
+RENAMED = {"chapter": "lesson"}
+
+# The targets on a CPU with two cores, float32: by line and model.
 BARS = {
-    "one batch a call, no XLA: loop / fit": {
-        "chapter": 4.0, "mlp": 1.7, "cnn": 1.5, "transformer": 1.5,
+    "one step per call, no XLA: loop / fit": {
+        "lesson": 4.0, "mlp": 1.7, "cnn": 1.5, "transformer": 1.5,
     },
-    "a block, the better of XLA on and off: loop / fit": {
-        "chapter": 13.0, "mlp": 1.9, "cnn": 1.6, "transformer": 2.0,
+    "multi-step call, with XLA or without, whichever is faster: loop / fit": {
+        "lesson": 13.0, "mlp": 1.9, "cnn": 1.6, "transformer": 2.0,
     },
-    "best loop / best PyTorch": {"chapter": 10.0, "mlp": 1.4, "cnn": 1.2},
-    "best loop / JAX lax.scan": {"chapter": 1.0, "mlp": 1.0, "cnn": 3.0},
+    "best loop / best PyTorch": {"lesson": 10.0, "mlp": 1.4, "cnn": 1.2},
+    "best loop / JAX lax.scan": {"lesson": 1.0, "mlp": 1.0, "cnn": 3.0},
 }  # fmt: skip
 MOST_FIRST_STEP, MOST_MEMORY = 1.1, 1.05
 
 STEP = """\
-One batch a call, without XLA. The pieces are called by themselves in an empty `for`, in turns with
-the epochs. What the loop adds to its graph is Python: a counter, the callbacks, two logs that
-become floats. A function that is called is handed to other threads, among which its ops are shared
-out; an op runs it where it stands, one op after the other. The loop calls its graph as a function,
-and by an op from the 500th call on if calls take less than a millisecond
+One step per call, without XLA. Each part is timed alone in an empty `for` loop, alternating with
+whole epochs. The loop adds to its graph only Python: a counter, the callbacks, two logs converted
+to floats. A graph called as a function runs its ops in parallel on other threads; called by an op,
+it runs them one after the other on the calling thread. The loop calls its graph as a function, and
+by an op from the 500th call on if calls take less than a millisecond
 (`manual_loop/execution/dispatch.py`).
-Forward and backward, called as a function here, are the same ops in the graphs of both sides."""
+Forward and backward, called as a function here, are the same ops in both graphs."""
 
 EPOCH = """\
-An epoch in one XLA program. As in fit, the metrics are reset before it and read after it by Python,
-an op at a time: a metric may be any Python."""
+One epoch in one XLA program. As in fit, Python resets the metrics before it and reads them after
+it, one op at a time, since a metric may run any Python code."""
 
 HOW = """\
-## How it is measured
+## Method
 
-- All figures of one line come from epochs run in turns in one process (fit, loop, fit, loop, ...):
-  medians, and a 95 % bootstrap interval of each ratio over whole turns. An interval that reaches
-  farther than 10 % of its ratio is marked `unstable`.
-- A turn is one call of `fit`, two epochs, or six of the chapter's, which take milliseconds; the
-  first epoch is not counted, nor is tracing. The clock is read after
+- All figures in a row come from epochs that alternate in one process (fit, loop, fit, loop, ...):
+  medians, and a 95 % bootstrap interval of each ratio over whole turns. If an interval extends
+  more than 10 % from its ratio, the ratio is marked `unstable`.
+- A turn is one call of `fit` with two epochs, or with six for the lesson, whose epochs take
+  milliseconds; the first epoch and tracing are not counted. The clock is read after
   `tf.test.experimental.sync_devices()`.
-- `step` is one batch a call, `block` an epoch a call (`steps_per_execution`), `eager` one batch a
-  call without a graph. A callback reads every loss that a call hands out, on both sides.
-- No throughput without parity: the loss of every batch of the first epoch, all losses handed out in
-  all timed epochs and all variables at the end are equal to the last bit on fit and loop, or the
-  figure is refused. With XLA and without differ by rounding, at most 1e-5 of a batch's loss.
-- Time to the first step runs from `compile` to the end of the first batch, with a new model each
-  time: tracing, compiling, starting the input pipeline; the median.
-- Peak memory is resident memory of a process of its own; `idle` is what it held before the model
+- Execution modes: `eager` is one step per call without a graph, `step` one step per call, `block`
+  a multi-step call of one epoch (`steps_per_execution`). In both implementations a callback reads
+  every loss that a call returns.
+- No throughput without parity: the loss of every batch of the first epoch, all losses returned in
+  all timed epochs and all final variables are bit-identical in fit and loop, or the figure is
+  refused. Between XLA and no XLA, a batch's loss may differ by rounding, at most 1e-5 of it.
+- Time to the first step is measured from `compile` to the end of the first batch, with a new model
+  each time: tracing, compilation, start of the input pipeline; the median.
+- Peak memory is the resident memory of a separate process; `idle` is its memory before the model
   was built, with TensorFlow and the data loaded.
 """
 
@@ -85,19 +89,19 @@ class Suite:
     def _entries(file: dict[str, Any] | None, kind: str) -> list[Entry]:
         found = [] if file is None else file["benchmarks"]
         return [
-            entry["extra_info"] | {"seconds": entry["stats"]["data"]}
+            _renamed(entry["extra_info"]) | {"seconds": entry["stats"]["data"]}
             for entry in found
             if entry["extra_info"].get("kind") == kind
         ]
 
     @cached_property
     def training(self) -> list[Entry]:
-        """Variants of all cases."""
+        """All variants of all cases."""
         return [e for e in self._entries(self.bench, "training") if "sweep" not in e]
 
     @cached_property
     def sweeps(self) -> list[Entry]:
-        """Variants of all points of the sweeps."""
+        """All variants of all points of the sweeps."""
         return [e for e in self._entries(self.bench, "training") if "sweep" in e]
 
     @cached_property
@@ -107,7 +111,7 @@ class Suite:
 
     @cached_property
     def streamed(self) -> list[Entry]:
-        """Fresh processes with more data than may lie on the device."""
+        """Fresh processes with more data than the limit for device-resident arrays."""
         return self._entries(self.bench, "stream")
 
     @cached_property
@@ -117,7 +121,7 @@ class Suite:
 
     @cached_property
     def rivals(self) -> list[Entry]:
-        """fit, loop and peers, in turns with each other."""
+        """fit, loop and peers, measured in alternation."""
         return self._entries(self.peers, "peer")
 
     @cached_property
@@ -140,12 +144,19 @@ class Suite:
         ]
 
 
+def _renamed(entry: Entry) -> Entry:
+    """An entry with the present name of its model."""
+    if "model" not in entry:
+        return entry
+    return entry | {"model": RENAMED.get(entry["model"], entry["model"])}
+
+
 def write_report(directory: Path) -> Path:
     """Writes `report.md` and its pictures beside the JSON files, and returns its path."""
     suite = Suite.read(directory)
     pictures = {
         "ratios.png": lambda path: plots.ratios(path, suite.cases()),
-        "ladder.png": lambda path: plots.ladder(path, suite.training),
+        "modes.png": lambda path: plots.modes(path, suite.training),
         "limit.png": lambda path: plots.limit(path, suite.training + suite.rivals, suite.limits),
         "sweeps.png": lambda path: plots.sweeps(path, suite.sweeps),
     }
@@ -163,16 +174,16 @@ def text(suite: Suite) -> str:
     parts = [
         f"# Throughput on {machine['cpu']}, {machine['cores']} cores",
         _circumstances(suite.bench),
-        "## How many times as fast the loop is",
-        "Samples a second, and the ratio loop / fit with its 95 % interval. `best`: each side with "
-        "or without XLA, whichever is faster, in the same turns.",
+        "## Speedup",
+        "Samples per second, and the ratio loop / fit with its 95 % interval. `best`: each "
+        "implementation with XLA or without, whichever is faster, in the same turns.",
         _stability(suite),
         "![Ratios with their intervals](ratios.png)",
         _bars(suite),
         _throughput(suite),
-        "![From eager to XLA, a rung at a time](ladder.png)",
+        "![Throughput by execution mode, from eager to XLA](modes.png)",
         _steps(suite),
-        "## Where the time of a step goes",
+        "## Where the time goes",
         STEP,
         _anatomy(suite, "a step", "µs", 1e6, 0),
         EPOCH,
@@ -181,12 +192,12 @@ def text(suite: Suite) -> str:
         _first_steps(suite),
         _memory(suite),
         _streamed(suite),
-        "## Against the limit of the machine",
+        "## Machine limits",
         _limit(suite),
         "![Time per step against the limit](limit.png)",
-        "## Where fit's overhead stops mattering",
-        "The mlp, without XLA; batch size 128 and width 512 where they do not vary; 2,048 samples "
-        "where the width does, and where the batch size does, 32 batches, or 8,192 samples.",
+        "## Where fit's overhead becomes negligible",
+        "The mlp, without XLA. Unless varied, the batch size is 128 and the width 512. Varying the "
+        "width: 2,048 samples; varying the batch size: 32 batches, at most 8,192 samples.",
         "![Sweeps over batch size, width and number of samples](sweeps.png)",
         _sweeps(suite),
     ]
@@ -212,7 +223,7 @@ def _circumstances(file: dict[str, Any]) -> str:
 
 
 def table(headers: list[str], rows: list[list[str]]) -> str:
-    """A Markdown table, the first column to the left, figures to the right."""
+    """A Markdown table: the first column left-aligned, figures right-aligned."""
     rule = [":--", *["--:"] * (len(headers) - 1)]
     return "\n".join(f"| {' | '.join(row)} |" for row in [headers, rule, *rows])
 
@@ -221,12 +232,12 @@ def _stability(suite: Suite) -> str:
     ratios = [Ratio(*v) for entries in suite.cases() for v in entries[0]["ratios"].values()]
     unstable = sum(ratio.unstable for ratio in ratios)
     if not unstable:
-        return f"All {len(ratios)} ratios are stable: no interval reaches farther than 10 %."
-    return f"Warning: {unstable} of {len(ratios)} ratios are unstable; the machine was restless."
+        return f"All {len(ratios)} ratios are stable: no interval extends more than 10 %."
+    return f"Warning: {unstable} of {len(ratios)} ratios are unstable; the machine was noisy."
 
 
 def _bars(suite: Suite) -> str:
-    """What was asked for and what was measured; more is better in the first lines, then less."""
+    """Measured against the targets: minima first, then maxima."""
     found = _measured_for_bars(suite)
     rows = []
     for line, bars in BARS.items():
@@ -236,9 +247,9 @@ def _bars(suite: Suite) -> str:
     for line, most in (("first step", MOST_FIRST_STEP), ("peak memory", MOST_MEMORY)):
         marks = {name: f"{value:.2f} of {most:g}" for name, value in found[line].items()}
         missed = {name for name, value in found[line].items() if value > most}
-        title = f"{line}, the worst mode: loop / fit, at most"
+        title = f"{line}, worst mode: loop / fit, at most"
         rows.append([title, *(_mark(marks, missed, name) for name in suite.models)])
-    return "Measured, of what was asked for:\n\n" + table(["", *suite.models], rows)
+    return "Measured values, with their targets:\n\n" + table(["", *suite.models], rows)
 
 
 def _mark(marks: dict[str, str], missed: set[str], name: str) -> str:
@@ -306,7 +317,7 @@ def _steps(suite: Suite) -> str:
         ]
         for entries in suite.cases()
     ]
-    headers = ["a step, µs (quartiles)", "fit", "loop", "fit XLA", "loop XLA", "epochs timed"]
+    headers = ["µs per step (quartiles)", "fit", "loop", "fit XLA", "loop XLA", "epochs timed"]
     return table(headers, rows)
 
 
@@ -382,9 +393,9 @@ def _streamed(suite: Suite) -> str:
         return ""
     above = {side: entry["peak_bytes"] - entry["idle_bytes"] for side, entry in found.items()}
     return (
-        f"An epoch over {_mib(found['loop']['data_bytes'])} MiB, four times as much as may lie on "
-        f"the device: it comes in batches, and the process needs {_mib(above['fit'])} MiB above "
-        f"the data on fit, {_mib(above['loop'])} MiB on the loop."
+        f"An epoch of {_mib(found['loop']['data_bytes'])} MiB, four times the limit for "
+        f"device-resident arrays, is streamed in batches. In addition to the data, the process "
+        f"needs {_mib(above['fit'])} MiB with fit and {_mib(above['loop'])} MiB with the loop."
     )
 
 
@@ -403,13 +414,13 @@ def _limit(suite: Suite) -> str:
             best = min(step_seconds(e) for e in entries if e["side"] == side)
             row += [f"{best * 1e6:,.0f}", f"{work.flops / best / limits.flops:.1%}"]
         rows.append(row)
-    headers = ["", "MFLOP a step", "MiB a step", "limit, µs", "best fit, µs", "of peak"]
+    headers = ["", "MFLOP per step", "MiB per step", "limit, µs", "best fit, µs", "of peak"]
     return (
         f"Measured in the same run: {limits.flops / 1e9:,.0f} GFLOP/s in a float32 matrix product, "
-        f"{limits.bandwidth / 1e9:,.1f} GB/s between memory and cores. Work of a step: 2 m k n for "
+        f"{limits.bandwidth / 1e9:,.1f} GB/s between memory and cores. Work per step: 2 m k n for "
         "each matrix product, forward and backward, without the gradient for the first layer's "
-        "input, which nobody asks for; 28 bytes a parameter for Adam, and the batch. The limit is "
-        "the longer of both times; what stays in a cache may pass the second.\n\n"
+        "input, which is not needed; 28 bytes per parameter for Adam, and the batch. The limit is "
+        "the longer of both times; data that stay in a cache can be faster than the second.\n\n"
         + table([*headers, "best loop, µs", "of peak"], rows)
     )
 
@@ -436,11 +447,11 @@ def _sweeps(suite: Suite) -> str:
 
 def _peers(suite: Suite) -> str:
     parts = [
-        "The same first weights and batches; the loss of every batch of the first epoch is within "
-        "1e-5 of Keras's, or there is no figure (`apart`: the largest relative distance). No "
-        "metric but the loss on any of them. Samples "
-        "a second, in turns with each other; the last column is the time of a step as a multiple "
-        "of the fastest loop's. First: how many times as fast the best loop is as each's best.",
+        "Same initial weights and batches. The loss of every batch of the first epoch is within "
+        "1e-5 of Keras's, or the figure is refused (`apart`: the largest relative difference). The "
+        "loss is the only metric. Samples per second, measured in alternation; the last column is "
+        "the time per step relative to the fastest loop. The first table has the speedup of the "
+        "best loop over the best of each peer.",
         _circumstances(suite.peers or {}).replace("`make bench`", "`make bench-peers`"),
         _best_loop(suite),
     ]
@@ -472,7 +483,7 @@ def _best_loop(suite: Suite) -> str:
             for family in rivals
         ]
         rows.append([model, *ratios])
-    return table(["best loop against", *rivals], rows)
+    return table(["speedup of the best loop over", *rivals], rows)
 
 
 def _best(entries: list[Entry], family: str) -> np.ndarray:

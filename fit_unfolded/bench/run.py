@@ -1,81 +1,40 @@
-"""`fit-unfolded bench`: the whole suite by pytest, or the main ratios at once."""
+"""`fit-unfolded bench --quick`: the main speedups, measured in this process."""
 
-import subprocess
-import sys
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from rich.console import Console
 from rich.progress import TimeRemainingColumn
 
-from fit_unfolded import results
-from fit_unfolded.bars import progress_bars
 from fit_unfolded.bench import cases
-from fit_unfolded.bench.environment import environment, machine_name
+from fit_unfolded.bench.environment import environment
+from fit_unfolded.bench.measure import LossesDiffer, Ratio
 from fit_unfolded.bench.record import record
-from fit_unfolded.bench.report import BENCH, PEERS, write_report
-from fit_unfolded.errors import InputError
-from fit_unfolded.files import replacing
-from fit_unfolded.measure import LossesDiffer, Ratio
-from fit_unfolded.report import plain_table
+from fit_unfolded.common import results
+from fit_unfolded.common.files import created
+from fit_unfolded.common.progress_bars import progress_bars
+from fit_unfolded.common.tables import plain_table
 
-SUITE = Path(__file__).parents[2] / "benchmarks"
-HEADERS = ["", "fit", "loop", "loop / fit", "95 % interval"]
-QUICK_SECONDS = 3.0  # a case, besides its preparation
-
-
-def default_directory() -> Path:
-    """`benchmarks/results/<machine>` of the checkout.
-
-    Raises:
-        InputError: where the package was installed without it.
-    """
-    if not (SUITE / "pytest.ini").exists():
-        raise InputError(
-            "bench: the suite lies in the folder benchmarks/ of a checkout, which is not here; "
-            "take --quick."
-        )
-    return SUITE / "results" / machine_name()
-
-
-def suite(directory: Path, peers: bool, variables: Mapping[str, str]) -> bool:
-    """Runs the suite, writes its JSON and the report; whether no figure was refused.
-
-    Args:
-        directory: where `bench.json` or, with `peers`, `peers.json` goes, and `report.md`.
-        variables: the environment of its process, which says on which device it runs.
-    """
-    default_directory()
-    directory = directory.resolve()
-    own = ["test_limit.py", "test_training.py", "test_anatomy.py", "test_memory.py"]
-    selected = ["test_peers.py"] if peers else own
-    with replacing(directory / (PEERS if peers else BENCH)) as partial:
-        command = [sys.executable, "-m", "pytest", "-c", "pytest.ini", *selected]
-        command.append(f"--benchmark-json={partial}")
-        done = subprocess.run(command, cwd=SUITE, env=variables, check=False)
-        if done.returncode not in (0, 1) or not partial.exists():
-            raise InputError(f"bench: pytest ended with {done.returncode}; nothing was written.")
-    if (directory / BENCH).exists():
-        print(f"Written: {write_report(directory)}")
-    return done.returncode == 0
+HEADERS = ["", "fit", "loop", "speedup", "95 % interval"]
+QUICK_SECONDS = 3.0  # per case, without its preparation
 
 
 def quick(directory: Path) -> bool:
-    """Measures the main ratios, prints them and writes `quick.json`; whether none was refused."""
+    """Measures the main speedups, prints them, writes `quick.json`; whether none was refused."""
     found = ratios()
     console = Console()
     console.print(plain_table(HEADERS, found.rows))
     for entry in found.refused:
         console.print(f"{entry['case']}: refused, {entry['why']}.", highlight=False)
     figures = {"environment": environment(), "cases": found.records, "refused": found.refused}
-    results.write_json(directory / "quick.json", figures)
+    with created(directory):
+        results.write_json(directory / "quick.json", figures)
     console.print(f"Samples/s. Written: {directory}/quick.json", markup=False, highlight=False)
     return not found.refused
 
 
 class Ratios(NamedTuple):
-    """What `ratios` measured: for the record, for the page, and what was refused and why."""
+    """What `ratios` measured: records, rows of a table, and which cases were refused and why."""
 
     records: list[dict[str, Any]]
     rows: list[list[str]]

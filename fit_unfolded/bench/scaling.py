@@ -80,7 +80,7 @@ class Cost:
         each: seconds for each replica or worker: its share of the machine's dispatching.
         together: seconds as soon as there are several: to wait for each other's messages.
         per_flop: seconds.
-        per_input_byte: seconds, to gather and hand over the batch.
+        per_input_byte: seconds, to gather and pass the batch.
         per_gradient_byte: seconds, for each one after the first: to send and add up.
     """
 
@@ -183,8 +183,8 @@ def predictions(start: float) -> str:
                 row = [f"{count} {device}{'s' * (count > 1)}", name, f"{weak * 1e3:,.1f}"]
                 row += [f"{alone[0] / weak:.0%}", f"{strong * 1e3:,.1f}"]
                 rows.append([*row, f"{alone[1] / strong:.1f}"])
-    weak_headers = ["weak: ms a step", "efficiency"]
-    return table(["", "model", *weak_headers, "strong: ms a step", "times as fast as one"], rows)
+    weak_headers = ["weak: ms per step", "efficiency"]
+    return table(["", "model", *weak_headers, "strong: ms per step", "speedup over one"], rows)
 
 
 # Measuring -------------------------------------------------------------------------------------
@@ -221,7 +221,7 @@ def measure(point: Point, strategy: Any) -> Point:
 def main(file: Path) -> None:
     """Measures everything, each kind and number in processes of its own; writes and prints it."""
     from fit_unfolded.bench.environment import environment
-    from fit_unfolded.results import circumstances, write_json
+    from fit_unfolded.common.results import circumstances, write_json
 
     measured = [point for kind, count in _runs() for point in _in_processes(kind, count)]
     costs = {
@@ -247,7 +247,7 @@ def tables(measured: Sequence[Point], costs: dict[str, Cost]) -> str:
             f"{modelled * 1e3:.2f}", f"{modelled / point.seconds - 1:+.0%}"
         ]  # fmt: skip
         rows.append(row)
-    headers = ["", "how many", "batch", "width", "ms a step", "samples/s", "model, ms", "error"]
+    headers = ["", "how many", "batch", "width", "ms per step", "samples/s", "model, ms", "error"]
     found = [
         [
             kind,
@@ -275,7 +275,7 @@ def _runs() -> list[tuple[str, int]]:
 
 
 def _in_processes(kind: str, count: int) -> list[Point]:
-    from fit_unfolded.launch import cluster, free_addresses
+    from fit_unfolded.common.launch import cluster, free_addresses
 
     print(f"{kind}: {count}", flush=True)
     processes = count if kind == "workers" else 1
@@ -296,10 +296,10 @@ def _in_processes(kind: str, count: int) -> list[Point]:
 
 def one_run(kind: str, count: int, file: Path) -> None:
     """All points of one kind and number, in this process or as this worker; the chief writes."""
-    from fit_unfolded.quiet import import_tensorflow
+    from fit_unfolded.common.tf_import import import_tensorflow
 
     import_tensorflow()
-    from fit_unfolded.device import divide_cpu
+    from fit_unfolded.common.device import divide_cpu
     from manual_loop.distribution.multi_worker import cluster_of, multi_worker_strategy
     from manual_loop.distribution.replicas import mirrored_strategy
 

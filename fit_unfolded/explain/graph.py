@@ -13,7 +13,7 @@ import keras
 import tensorflow as tf
 from rich.console import Console
 
-from fit_unfolded.compare import SIDES, TRAINERS
+from fit_unfolded.comparison.compare import IMPLEMENTATIONS, TRAINERS
 from fit_unfolded.explain import terminal
 from fit_unfolded.explain.events import Line
 from fit_unfolded.explain.lines import PACKAGES, caller, qualified_name
@@ -290,7 +290,7 @@ def _computes(instruction: str) -> bool:
 
 def print_graphs(console: Console, workload: Workload, data: Data, seed: int) -> None:
     """Both sides' graphs: figures side by side, why each trace happened, the largest fusions."""
-    both = [graphs(side, workload, data, seed) for side in SIDES]
+    both = [graphs(side, workload, data, seed) for side in IMPLEMENTATIONS]
     console.print("\n[bold]What tf.function and XLA make of a step[/bold]", highlight=False)
     terminal.print_figures(console, [(name, str(a), str(b)) for name, a, b in _figures(*both)])
     sides = dict(zip(("fit", "loop"), both, strict=True))
@@ -308,7 +308,7 @@ def _print_lists(console: Console, heading: str, sides: dict[str, list[str]]) ->
     """One list where both sides have the same, else one for each."""
     fit, loop = sides.values()
     if fit == loop:
-        terminal.print_list(console, f"{heading}, the same on both sides", fit)
+        terminal.print_list(console, f"{heading}, the same in both", fit)
         return
     for side, lines in sides.items():
         terminal.print_list(console, f"{heading} of {side}", lines)
@@ -329,6 +329,6 @@ def _figures(fit: Graphs, loop: Graphs) -> Iterator[tuple[str, int, int]]:
     for name in fit.captured:
         yield f"variables in the train step: {name}", fit.captured[name], loop.captured[name]
     yield "operations, as traced", fit.operations_before, loop.operations_before
-    yield "operations, optimised", fit.operations_after, loop.operations_after
+    yield "operations, optimized", fit.operations_after, loop.operations_after
     yield "XLA instructions", fit.instructions, loop.instructions
     yield "of them fusions", len(fit.fusions), len(loop.fusions)

@@ -14,30 +14,18 @@ from itertools import groupby
 from pathlib import Path
 from string import Template
 
-from fit_unfolded.errors import InputError
+from fit_unfolded.common.files import check_file, replacing
 from fit_unfolded.explain.events import Difference, Explanation, Pair
 from fit_unfolded.explain.excerpts import Source, Stop
-from fit_unfolded.files import replacing, writable_directory
-
-
-def check(path: Path) -> None:
-    """Tries whether the page can be written to `path`, before any training.
-
-    Raises:
-        InputError: it cannot, or `path` is a directory.
-    """
-    if path.is_dir():
-        raise InputError(f"--html: {path} is a directory; name a file.")
-    writable_directory(path.parent, "--html")
 
 
 def write(explanation: Explanation, path: Path) -> None:
     """Writes the page to `path`.
 
     Raises:
-        InputError: as in `check`.
+        InputError: as in `check_file`.
     """
-    check(path)
+    check_file(path, "--html")
     with replacing(path) as partial:
         partial.write_text(page(explanation), encoding="utf-8")
 
@@ -238,7 +226,8 @@ def _printed(stop: Stop, source: Source) -> str:
 def _summary(explanation: Explanation) -> str:
     title = explanation.title.rstrip(".")
     summary = (
-        f"{title}. {len(explanation.events)} calls, the same on both sides and in the same order. "
+        f"{title}. {len(explanation.events)} calls, the same in both implementations, in the same "
+        "order. "
         f"TensorFlow {explanation.tensorflow_version}."
     )
     return f"<p>{escape(summary)}</p>{_parting(explanation.difference)}"
@@ -251,7 +240,10 @@ def _parting(difference: Difference | None) -> str:
         "nothing more" if event is None else f"{event.call} ({event.detail})"
         for event in (difference.fit, difference.loop)
     )
-    words = f"At event {difference.number} the sides part: fit with {fit}, the loop with {loop}."
+    words = (
+        f"The implementations differ from event {difference.number} on: fit has {fit}, "
+        f"the loop has {loop}."
+    )
     return f'<p class="parting" role="alert">{escape(words)}</p>'
 
 

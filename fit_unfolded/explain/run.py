@@ -9,7 +9,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from fit_unfolded.compare import SIDES, TRAINERS
+from fit_unfolded.comparison.compare import IMPLEMENTATIONS, TRAINERS
 from fit_unfolded.explain.decisions import DEFAULTS, Births, Half, Looks, halves, join
 from fit_unfolded.explain.events import Difference, Event, Explanation, Pair
 from fit_unfolded.explain.lines import PACKAGES
@@ -43,9 +43,11 @@ def explain(workload: Workload, data: Data, seed: int = 0) -> Explanation:
             for part in parts
         ]
 
-    streams = [record(side, workload.build, workload.compile, batches, seed) for side in SIDES]
+    streams = [
+        record(side, workload.build, workload.compile, batches, seed) for side in IMPLEMENTATIONS
+    ]
     events, difference = pair(*streams)
-    made = [decide(side, workload.build, workload.compile, batches) for side in SIDES]
+    made = [decide(side, workload.build, workload.compile, batches) for side in IMPLEMENTATIONS]
     return Explanation(
         workload=workload.name,
         title=workload.description,

@@ -22,7 +22,7 @@ def print_heading(console: Console, explanation: Explanation) -> None:
     console.print(
         f"{explanation.workload}: {explanation.title}\n"
         f"{len(epochs)} epochs of {len(batches)} batches from a tf.data.Dataset, with validation, "
-        "run eagerly on each side with objects that note their calls.\n"
+        "run eagerly in each implementation with instrumented objects.\n"
         f"Keras {explanation.keras_version}, TensorFlow {explanation.tensorflow_version}.",
         markup=False,
         highlight=False,
@@ -89,8 +89,8 @@ def print_verdict(console: Console, explanation: Explanation) -> None:
     difference = explanation.difference
     if difference is None:
         console.print(
-            f"EQUAL: both sides make the same {len(explanation.events)} calls, in one order, with "
-            "the same values.",
+            f"EQUAL: both implementations make the same {len(explanation.events)} calls, in the "
+            "same order, with the same values.",
             style="bold green",
             highlight=False,
         )

@@ -20,10 +20,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fit_unfolded.errors import InputError
+from fit_unfolded.common.errors import InputError
 
 if TYPE_CHECKING:
-    from fit_unfolded.compare import Run
+    from fit_unfolded.comparison.compare import Run
     from fit_unfolded.pitfalls.experiment import Trained
     from fit_unfolded.pitfalls.source import Edit, Place
 

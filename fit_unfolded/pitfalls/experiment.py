@@ -13,10 +13,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from fit_unfolded.compare import TRAINERS, Check, Comparison, Run, compare
+from fit_unfolded.comparison.compare import TRAINERS, Check, Comparison, Run, compare
+from fit_unfolded.comparison.record import Recorder
+from fit_unfolded.comparison.ulp import log_distance
 from fit_unfolded.pitfalls import Pitfall
-from fit_unfolded.record import Recorder
-from fit_unfolded.ulp import log_distance
 
 SEED = 0
 FIT, RIGHT, WRONG = "fit", "right loop", "wrong loop"

@@ -1,4 +1,4 @@
-"""The terminal pages: a table of all pitfalls, and one pitfall in full."""
+"""The terminal reports: a table of all pitfalls, and one pitfall in full."""
 
 import re
 import textwrap
@@ -10,10 +10,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from fit_unfolded.compare import Check
+from fit_unfolded.common.tables import plain_table
+from fit_unfolded.comparison.compare import Check
 from fit_unfolded.pitfalls import Pitfall
 from fit_unfolded.pitfalls.experiment import FIT, RIGHT, WRONG, Result
-from fit_unfolded.report import plain_table
 
 WIDEST = 100  # columns that running text is set in
 
@@ -35,9 +35,9 @@ def print_table(console: Console, results: list[Result]) -> None:
     console.print(table)
     _print_text(
         console,
-        "Wrong loop minus fit, after the epoch where that is most; of the weights, the largest "
-        "difference in the end. A dash: there is none, or nothing is seeded, so that two runs of "
-        "fit differ too.",
+        "Columns loss and val_loss: wrong loop minus fit, after the epoch with the largest "
+        "difference. Column weights: the largest final difference. A dash: no such value, or no "
+        "seed, so two runs of fit differ as well.",
     )
     _print_sum(console, results)
 
@@ -69,11 +69,11 @@ def _print_sum(console: Console, results: list[Result]) -> None:
     missed = [result.pitfall.name for result in results if not result.caught]
     style = "bold green" if not missed and len(same) == len(equal) else "bold red"
     text = (
-        f"Caught: {len(caught)} of {len(results)}. The right loop: 0 ULP from fit in {len(same)} "
-        f"of the {len(equal)} experiments that are seeded."
+        f"Detected: {len(caught)} of {len(results)}. The right loop equals fit (0 ULP) in "
+        f"{len(same)} of {len(equal)} seeded experiments."
     )
     if missed:
-        text += f" Not caught: {', '.join(missed)}."
+        text += f" Not detected: {', '.join(missed)}."
     _print_text(console, text, style)
 
 
@@ -116,7 +116,7 @@ def _print_checks(console: Console, result: Result) -> None:
     if first is not None:
         _print_text(console, f"The wrong loop differs first in {first.name}: {first.first}.")
     if not result.pitfall.equal:
-        _print_text(console, "Nothing is seeded here: two runs of fit are as far apart.")
+        _print_text(console, "This experiment has no seed: two runs of fit differ as well.")
 
 
 def _print_places(console: Console, pitfall: Pitfall) -> None:
@@ -124,7 +124,7 @@ def _print_places(console: Console, pitfall: Pitfall) -> None:
     console.print(Text(f"In Keras {keras.__version__}", style="bold"))
     console.print(Text(f"  {place.file}:{place.first}, {place.function}"), soft_wrap=True)
     console.print(Text(f"  {place.text}\n"), soft_wrap=True)
-    console.print(Text("Where people met it", style="bold"))
+    console.print(Text("Reported in", style="bold"))
     if pitfall.thread is None:
         console.print(Text("  No public thread was found.\n"))
     else:

@@ -4,8 +4,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from fit_unfolded.bars import progress_bars
-from fit_unfolded.files import replacing
+from fit_unfolded.common.files import created, replacing
+from fit_unfolded.common.progress_bars import progress_bars
 from fit_unfolded.pitfalls import get, names, page, plot
 from fit_unfolded.pitfalls.experiment import measure
 
@@ -31,7 +31,7 @@ def one(name: str, directory: Path) -> bool:
         result = measure(get(name), lambda: bars.advance(task))
     console = Console()
     page.print_pitfall(console, result)
-    with replacing(directory / f"{name}.png") as partial:
+    with created(directory), replacing(directory / f"{name}.png") as partial:
         plot.draw(partial, result)
     console.print(f"Written: {directory}/{name}.png", markup=False, highlight=False)
     return result.caught and result.right_holds

@@ -1,4 +1,4 @@
-"""1,797 real 8x8 digit images, a small convolutional network."""
+"""1,797 real 8x8 images of digits, a small convolutional network."""
 
 import keras
 from sklearn.datasets import load_digits
@@ -10,7 +10,7 @@ FIT = {"epochs": 10, "validation_split": 0.1, "batch_size": 32}
 
 
 def make_data(seed):
-    """x `[samples, 8, 8, 1]` float32 in [0, 1], y `[samples]` int64; a fifth is held out."""
+    """x `[samples, 8, 8, 1]` float32 in [0, 1], y `[samples]` int64; a fifth is the test set."""
     images, labels = load_digits(return_X_y=True)
     x = images.reshape(-1, 8, 8, 1).astype("float32") / 16
     x, x_test, y, y_test = train_test_split(
@@ -39,5 +39,5 @@ def build():
 
 
 def compile_arguments():
-    """Integer labels take the sparse loss."""
+    """Integer labels need the sparse loss."""
     return {"optimizer": "adam", "loss": "sparse_categorical_crossentropy", "metrics": ["acc"]}

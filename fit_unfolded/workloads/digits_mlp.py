@@ -1,4 +1,4 @@
-"""The digit images through one hidden layer, on logits, with SGD and momentum."""
+"""The images of digits, one hidden layer, logits, SGD with momentum."""
 
 import keras
 
@@ -22,7 +22,7 @@ def build():
 
 
 def compile_arguments():
-    """The loss applies the softmax itself."""
+    """The loss applies the softmax."""
     return {
         "optimizer": keras.optimizers.SGD(learning_rate=0.1, momentum=0.9),
         "loss": keras.losses.SparseCategoricalCrossentropy(from_logits=True),

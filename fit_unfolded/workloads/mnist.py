@@ -1,4 +1,4 @@
-"""60,000 28x28 digit images, downloaded or from --data; two convolutions."""
+"""60,000 28x28 images of digits, downloaded or from --data; two convolutions."""
 
 import zipfile
 import zlib
@@ -6,7 +6,7 @@ import zlib
 import keras
 import numpy as np
 
-from fit_unfolded.errors import InputError
+from fit_unfolded.common.errors import InputError
 from fit_unfolded.workloads import Data
 
 FIT = {"epochs": 2, "validation_split": 0.1, "batch_size": 128}
@@ -82,5 +82,5 @@ def build():
 
 
 def compile_arguments():
-    """Integer labels take the sparse loss."""
+    """Integer labels need the sparse loss."""
     return {"optimizer": "adam", "loss": "sparse_categorical_crossentropy", "metrics": ["acc"]}

@@ -1,4 +1,4 @@
-"""The label is an image: find the ink in noisy digit images, pixel by pixel."""
+"""Image labels: which pixels of noisy images of digits are ink."""
 
 import keras
 import numpy as np
@@ -10,7 +10,7 @@ FIT = {"epochs": 5, "validation_split": 0.1, "batch_size": 32}
 
 
 def make_data(seed):
-    """x `[samples, 8, 8, 1]` float32 with noise, y `[samples, 8, 8, 1]` float32: 1 where ink is."""
+    """x `[samples, 8, 8, 1]` float32 with noise, y `[samples, 8, 8, 1]` float32: 1 for ink."""
     digits = digit_images(seed)
     rng = np.random.default_rng(seed)
 
@@ -24,7 +24,7 @@ def make_data(seed):
 
 
 def build():
-    """Three convolutions that keep width and height; the last gives the chance of ink."""
+    """Three convolutions that keep width and height; the last outputs the probability of ink."""
     return keras.Sequential(
         [
             keras.layers.Input([8, 8, 1]),
@@ -36,5 +36,5 @@ def build():
 
 
 def compile_arguments():
-    """Every pixel is a yes or no."""
+    """A binary label for each pixel."""
     return {"optimizer": "adam", "loss": "binary_crossentropy", "metrics": ["acc"]}

@@ -30,10 +30,13 @@ class Dispatcher:
     Args:
         function: the function.
         is_small: whether to call it by an op, after `CALLS` calls.
+
+    Attributes:
+        function: as given.
     """
 
     def __init__(self, function, is_small):
-        self._function = function
+        self.function = function
         self._calls_left = CALLS if is_small else math.inf
         self._op = None
 
@@ -45,13 +48,13 @@ class Dispatcher:
         """
         if self._calls_left > 0:
             self._calls_left -= 1
-            return self._function()
+            return self.function()
         if self._op is None:
-            self._op = op_of(self._function)
+            self._op = op_of(self.function)
         try:
             return self._op()
         except tf.errors.OpError as error:
-            raise with_traceback(self._function, error) from None
+            raise with_traceback(self.function, error) from None
 
 
 def is_small(traced, batch_size):

@@ -16,16 +16,16 @@ import tensorflow as tf
 from cases import CLASSES, X, compile_with, plain
 from parity import assert_parity
 
-from fit_unfolded import cli, gpu_check, workloads
-from fit_unfolded.bench import cases
+from fit_unfolded import cli, workloads
+from fit_unfolded.bench import cases, gpu_check
+from fit_unfolded.bench.measure import Watch
 from fit_unfolded.bench.models import MODELS
 from fit_unfolded.bench.run import Ratios
-from fit_unfolded.compare import train
-from fit_unfolded.device import environment, use
-from fit_unfolded.errors import InputError
-from fit_unfolded.measure import Watch
+from fit_unfolded.common.device import environment, use
+from fit_unfolded.common.errors import InputError
+from fit_unfolded.comparison.compare import train
+from fit_unfolded.comparison.record import Call
 from fit_unfolded.pitfalls.experiment import Clock
-from fit_unfolded.record import Call
 from fit_unfolded.workloads import Data
 from manual_loop.data import resident
 from manual_loop.data.resident import WIDENED, ResidentDataset, gather, widen
@@ -204,15 +204,17 @@ def test_the_cpu_is_chosen_where_there_are_gpus(two_gpus):
 
 
 def test_a_gpu_too_few(two_gpus):
-    with pytest.raises(InputError, match=r"sees 2 GPUs here, so not gpu:2; take one of gpu:0 to"):
+    with pytest.raises(
+        InputError, match=r"gpu:2 is not available, TensorFlow sees 2 GPUs; use gpu:0 to"
+    ):
         use("gpu:2")
 
 
 def test_no_gpu_says_what_to_do(monkeypatch):
     monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: [])
-    with pytest.raises(InputError, match=r"sees no GPU .* `nvidia-smi` .* fit-unfolded\[gpu\]"):
+    with pytest.raises(InputError, match=r"sees no GPU; .* `nvidia-smi` .* fit-unfolded\[gpu\]"):
         use("gpu")
-    with pytest.raises(InputError, match="--memory-growth: no GPU is used here"):
+    with pytest.raises(InputError, match="--memory-growth: applies to GPUs only"):
         use("auto", memory_growth=True)
 
 
@@ -257,24 +259,24 @@ def small(monkeypatch):
         workloads.Workload, "load", lambda *args: Data(*(part[:60] for part in load(*args)))
     )
     monkeypatch.setattr(gpu_check, "WAYS", tuple(chosen))
-    tiny = cases.Case(MODELS["chapter"].cut(64), "step", xla=(False,))
+    tiny = cases.Case(MODELS["lesson"].cut(64), "step", xla=(False,))
     monkeypatch.setattr(cases, "quick_cases", lambda: [tiny])
     yield
     _pywrap_determinism.enable(False)
 
 
 def test_gpu_check_on_a_cpu(run, small, tmp_path):
-    status, page, error = run("gpu-check", "--device", "cpu", "--out", tmp_path / "new" / "it.md")
+    status, page, error = run("gpu-check", "--device", "cpu", "--out", tmp_path / "it.md")
     assert (status, error) == (0, "")
-    assert page == f"Written: {tmp_path}/new/it.md\n"
-    assert os.listdir(tmp_path / "new") == ["it.md"]
-    text = (tmp_path / "new" / "it.md").read_text()
+    assert page == f"Written: {tmp_path}/it.md\n"
+    assert os.listdir(tmp_path) == ["it.md"]
+    text = (tmp_path / "it.md").read_text()
     assert text.startswith("# Parity and throughput on CPU\n")
     assert "nothing here was measured on a GPU" in text
     assert '`jit_compile="auto"`: no XLA, which is right without a GPU' in text
     for way in ("graph", "graph, deterministic"):
         assert f"| digits-mlp, {way} | 0 | 0 | 0 | 0 ULP | yes | CPU:0 |" in text
-    assert re.search(r"\| chapter step \| [\d,]+ \| [\d,]+ \| \d+\.\d\d \| ", text)
+    assert re.search(r"\| lesson step \| [\d,]+ \| [\d,]+ \| \d+\.\d\d \| ", text)
     assert f"tensorflow {tf.__version__}" in text
 
 
@@ -289,7 +291,7 @@ def test_gpu_check_notices_what_differs(run, small, tmp_path, monkeypatch):
     status, _, _ = run("gpu-check", "--device", "cpu", "--out", tmp_path / "it.md")
     text = (tmp_path / "it.md").read_text()
     assert status == 1
-    assert "**Something is not as it should be: see below.**" in text
+    assert "**Some checks failed, see below.**" in text
     assert "- digits-mlp, graph: MISMATCH: first in batch logs, epoch 0, " in text
     assert "| **no** |" in text
 
@@ -351,14 +353,14 @@ without_gpu = pytest.mark.skipif(
 @without_gpu
 @pytest.mark.parametrize(
     "command",
-    [["compare"], ["train", "--side", "keras_fit"], ["bench", "--quick"], ["gpu-check"]],
+    [["compare"], ["train", "--implementation", "keras_fit"], ["bench", "--quick"], ["gpu-check"]],
     ids=lambda command: command[0],
 )
 def test_options_without_a_gpu(run, tmp_path, monkeypatch, command):
     monkeypatch.chdir(tmp_path)
     for option, words in (
-        (["--device", "gpu"], "error: --device: TensorFlow sees no GPU here, so not gpu; see"),
-        (["--device", "cpu", "--memory-growth"], "error: --memory-growth: no GPU is used here"),
+        (["--device", "gpu"], "error: --device: gpu is not available, TensorFlow sees no GPU; ch"),
+        (["--device", "cpu", "--memory-growth"], "error: --memory-growth: applies to GPUs only"),
     ):
         status, page, error = run(*command, *option)
         assert (status, page) == (2, "")
@@ -369,10 +371,10 @@ def test_options_without_a_gpu(run, tmp_path, monkeypatch, command):
 
 @without_gpu
 def test_gpu_check_without_a_gpu(run, tmp_path):
-    status, page, error = run("gpu-check", "--out", tmp_path / "new" / "it.md")
+    status, page, error = run("gpu-check", "--out", tmp_path / "it.md")
     assert (status, page) == (2, "")
     assert error.count("\n") == 1
-    assert error.startswith("error: --device: TensorFlow sees no GPU here, so not gpu; see that")
+    assert error.startswith("error: --device: gpu is not available, TensorFlow sees no GPU; check")
     assert not os.listdir(tmp_path)
 
 

@@ -8,7 +8,7 @@ import pytest
 from cases import CLASSES, SHORT, SPARSE, X, Y, compile_with, mlp
 from parity import Pair, assert_parity, calls, covers, fit, use, values
 
-from fit_unfolded.record import Recorder
+from fit_unfolded.comparison.record import Recorder
 
 COUNT = np.arange(22.0)
 OTHERS = {"validation_data": (X[:10], Y[:10])}

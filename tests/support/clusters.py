@@ -25,8 +25,9 @@ from parity import exact, fit
 
 import keras_fit
 import manual_loop
-from fit_unfolded import cli, launch
-from fit_unfolded.launch import cluster, free_addresses
+from fit_unfolded import cli
+from fit_unfolded.common import launch
+from fit_unfolded.common.launch import cluster, free_addresses
 from manual_loop.distribution.multi_worker import cluster_of, multi_worker_strategy
 from manual_loop.distribution.replicas import mirrored_strategy
 from manual_loop.saving.backup import Backup

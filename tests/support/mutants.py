@@ -44,7 +44,7 @@ from mutmut.mutation.file_mutation import MutationVisitor
 from mutmut.mutation.mutators import mutation_operators
 from mutmut.mutation.pragma_handling import IgnoredCode
 
-from fit_unfolded.files import replacing
+from fit_unfolded.common.files import replacing
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "manual_loop"

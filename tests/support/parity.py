@@ -13,8 +13,8 @@ import tensorflow as tf
 
 import keras_fit
 import manual_loop
-from fit_unfolded.record import Recorder
-from fit_unfolded.ulp import log_distance
+from fit_unfolded.comparison.record import Recorder
+from fit_unfolded.comparison.ulp import log_distance
 
 TRAINERS = {"keras_fit": keras_fit.Trainer, "manual_loop": manual_loop.Trainer}
 

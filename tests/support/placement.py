@@ -19,7 +19,7 @@ from typing import NamedTuple
 # before TensorFlow is imported: ops that oneDNN puts in the place of others have no GPU kernels
 os.environ["TF_ENABLE_ONEDNN_OPTS"] = "0"
 
-from fit_unfolded.quiet import import_tensorflow
+from fit_unfolded.common.tf_import import import_tensorflow
 
 import_tensorflow()
 

@@ -38,8 +38,9 @@ from cases import (
 from parity import TRAINERS, first_difference, fit, new_session, observe, values, watch
 
 import manual_loop
-from fit_unfolded import cli, measure
-from fit_unfolded.device import divide_cpu
+from fit_unfolded import cli
+from fit_unfolded.bench import measure
+from fit_unfolded.common.device import divide_cpu
 from manual_loop.distribution.replicas import mirrored_strategy
 
 CPUS = 4

@@ -1,4 +1,4 @@
-"""XLA on one side only.
+"""XLA in one implementation only.
 
 XLA does not only fuse operations, and so round differently: it draws other random numbers. With
 Dropout, two runs from one seed, one with `jit_compile=True` and one without, have different masks

@@ -1,7 +1,13 @@
 """The benchmarks refuse what was not the same work, and count and draw what they say."""
 
+import contextlib
+import fcntl
 import json
+import os
+import signal
 import sys
+import time
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -11,14 +17,14 @@ from matplotlib import image
 import keras_fit
 import manual_loop
 from fit_unfolded import cli
-from fit_unfolded.bench import cases, peers, report, run
+from fit_unfolded.bench import cases, peers, report, run, suite
 from fit_unfolded.bench.cases import Case, Variant
 from fit_unfolded.bench.fresh import in_fresh_process
 from fit_unfolded.bench.limit import Limits, Work, work
+from fit_unfolded.bench.measure import LossesDiffer, Turn, bootstrap, in_turns, measure
 from fit_unfolded.bench.models import MODELS
-from fit_unfolded.measure import LossesDiffer, Turn, bootstrap, in_turns, measure
 
-TINY = MODELS["chapter"].cut(64)
+TINY = MODELS["lesson"].cut(64)
 
 
 class LearnsFaster(manual_loop.Trainer):
@@ -41,7 +47,7 @@ class Nudges(keras_fit.Trainer):
 @pytest.mark.parametrize("mode", ["step", "block"])
 def test_no_figure_where_the_losses_differ(mode, monkeypatch):
     monkeypatch.setitem(cases.TRAINERS, "loop", LearnsFaster)
-    with pytest.raises(LossesDiffer, match=r"epoch 0, batch 1: loss .* on fit, .* on loop"):
+    with pytest.raises(LossesDiffer, match=r"epoch 0, batch 1: loss .* in fit, .* in loop"):
         cases.run(Case(TINY, mode, xla=(False,)), 0.0)
 
 
@@ -52,7 +58,7 @@ def test_no_figure_where_the_weights_differ():
     both["other"] = Nudges(both["fit"].model.__class__.from_config(both["fit"].model.get_config()))
     both["other"].compile(**cases.compile_arguments() | case.how(Variant("fit", False)))
     both["other"].model.set_weights(both["fit"].model.get_weights())
-    with pytest.raises(LossesDiffer, match=r"after the last turn: .*bias differs on fit and other"):
+    with pytest.raises(LossesDiffer, match=r"after the last turn: .*bias differs in fit and other"):
         measure(both, x, y, 16, seed=0, turns=1, epochs_per_turn=2)
 
 
@@ -64,7 +70,7 @@ def test_xla_may_differ_by_rounding_and_no_more():
     cases.check_batch_losses(case, losses)
     for variant in case.variants[2:]:
         losses[variant] = losses[variant] * np.float32(1 + 5e-5)
-    with pytest.raises(LossesDiffer, match=r"on fit, .* on fit XLA"):
+    with pytest.raises(LossesDiffer, match=r"in fit, .* in fit XLA"):
         cases.check_batch_losses(case, losses)
 
 
@@ -126,7 +132,7 @@ def test_work_of_the_cnn_by_hand():
 
 
 def test_a_fresh_process_reports_memory_and_traces():
-    found = in_fresh_process("chapter", "block", "loop", False)
+    found = in_fresh_process("lesson", "block", "loop", False)
     assert 0 < found["idle_bytes"] <= found["peak_bytes"]
     assert found["traces"] >= 1
 
@@ -164,7 +170,7 @@ def test_quick_refuses_and_exits_1(tmp_path, monkeypatch, capsys):
     with pytest.raises(SystemExit) as caught:
         cli.main()
     assert caught.value.code == 1
-    assert "chapter step: refused, epoch 0, batch 1: loss" in capsys.readouterr().out
+    assert "lesson step: refused, epoch 0, batch 1: loss" in capsys.readouterr().out
     assert json.loads((tmp_path / "quick.json").read_text())["cases"] == []
 
 
@@ -179,14 +185,14 @@ def test_the_report_shows_what_was_measured(quick, tmp_path):
         *({**e, "sweep": "width", "value": 64} for e in records if not e["xla"]),
         {"kind": "limit", "flops": 1e11, "bandwidth": 2e10},
         *(
-            {"kind": "memory", "model": "chapter", "mode": "block", "side": side,
+            {"kind": "memory", "model": "lesson", "mode": "block", "side": side,
              "peak_bytes": size * 2**20, "idle_bytes": 2**20, "traces": 3}
             for side, size in (("fit", 200), ("loop", 100))
         ),
         *(
             {"kind": "anatomy", "what": what, "model": model, "pieces": {"fit": 3e-3, "a piece": t}}
             for what, model, t in (
-                ("a step", "chapter", 1e-3), ("a step", "mlp", 2e-3), ("an epoch", "mlp", 0.5)
+                ("a step", "lesson", 1e-3), ("a step", "mlp", 2e-3), ("an epoch", "mlp", 0.5)
             )
         ),
         *(
@@ -205,9 +211,9 @@ def test_the_report_shows_what_was_measured(quick, tmp_path):
     page = report.write_report(tmp_path).read_text()
     value, low, high = records[0]["ratios"][""]
     assert f"**{value:.2f}** ({low:.2f} to {high:.2f})" in page
-    assert "| chapter, block | 200 | 100 | 0.500 | 199 | 99 | 3 | 3 |" in page
-    assert "needs 40 MiB above the data on fit, 30 MiB on the loop" in page
-    assert "| a step, µs | chapter | mlp |" in page
+    assert "| lesson, block | 200 | 100 | 0.500 | 199 | 99 | 3 | 3 |" in page
+    assert "needs 40 MiB with fit and 30 MiB with the loop" in page
+    assert "| a step, µs | lesson | mlp |" in page
     assert "| a piece | 1,000 | 2,000 |" in page
     assert "| a piece | 500.00 |" in page
     assert "load average before: 0.25" in page
@@ -215,11 +221,51 @@ def test_the_report_shows_what_was_measured(quick, tmp_path):
     assert "loop / fit, at most | 1.00 of 1.1 |" in page
     assert "loop / fit, at most | 0.50 of 1.05 |" in page
     assert "- mlp step: epoch 0, batch 1: loss 1.0 on fit, 2.0 on loop" in page
-    assert "| chapter, block | 1.50 | 1.50 | 1.00 |" in page
+    assert "| lesson, block | 1.50 | 1.50 | 1.00 |" in page
     assert f"| {0.5 / 4 * 1e6:,.0f} |" in page
-    for name in ("ratios.png", "ladder.png", "limit.png", "sweeps.png"):
+    for name in ("ratios.png", "modes.png", "limit.png", "sweeps.png"):
         assert f"({name})" in page
         assert np.std(image.imread(tmp_path / name)) > 0
+
+
+def test_earlier_results_are_read_under_the_present_names_of_models():
+    entry = {"extra_info": {"kind": "memory", "model": "chapter"}, "stats": {"data": []}}
+    (found,) = report.Suite({"benchmarks": [entry]}, None).memory
+    assert found["model"] == "lesson"
+    for directory in (Path(report.__file__).parents[2] / "benchmarks" / "results").iterdir():
+        page = report.text(report.Suite.read(directory))
+        assert "| lesson, step | " in page
+        assert "chapter" not in page
+
+
+def test_an_interrupted_suite_ends_with_all_its_processes(tmp_path, monkeypatch):
+    """The grandchild holds a lock on a file, which is free once it has ended."""
+    monkeypatch.setattr(suite, "SUITE", tmp_path)
+    lock = tmp_path / "lock"
+    holds = "import fcntl, time\nf = open('lock', 'w')\nfcntl.flock(f, fcntl.LOCK_EX)\n"
+    holds += "open('begun', 'w')\ntime.sleep(60)"
+    python = [sys.executable, "-S", "-c"]
+    command = [*python, f"import subprocess\nsubprocess.run({[*python, holds]!r})"]
+
+    def interrupt(*_):
+        if (tmp_path / "begun").exists():
+            raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    signal.setitimer(signal.ITIMER_REAL, 0.1, 0.1)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            suite._run(command, os.environ)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    with lock.open("w") as file:
+        for _ in range(100):
+            with contextlib.suppress(BlockingIOError):
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return
+            time.sleep(0.05)
+    pytest.fail("a process of the suite goes on")
 
 
 def test_peers_that_compute_something_else_are_refused():
@@ -247,7 +293,7 @@ def logits_of(name):
     return x, weights, np.array(before @ last.kernel + last.bias)
 
 
-@pytest.mark.parametrize("name", ["chapter", "mlp", "cnn"])
+@pytest.mark.parametrize("name", ["lesson", "mlp", "cnn"])
 def test_torch_has_the_weights_of_keras(name):
     torch = pytest.importorskip("torch", reason="the extra `peers` is not installed")
     x, weights, expected = logits_of(name)
@@ -255,7 +301,7 @@ def test_torch_has_the_weights_of_keras(name):
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["chapter", "mlp", "cnn"])
+@pytest.mark.parametrize("name", ["lesson", "mlp", "cnn"])
 def test_jax_has_the_weights_of_keras(name):
     pytest.importorskip("jax", reason="the extra `peers` is not installed")
     x, weights, expected = logits_of(name)

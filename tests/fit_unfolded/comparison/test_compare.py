@@ -8,10 +8,11 @@ import pytest
 from matplotlib import image
 
 import keras_fit
-from fit_unfolded import compare as compare_module
-from fit_unfolded import plot, workloads
-from fit_unfolded.compare import SIDES, compare, train
-from fit_unfolded.measure import LossesDiffer, measure
+from fit_unfolded import workloads
+from fit_unfolded.bench.measure import LossesDiffer, measure
+from fit_unfolded.comparison import compare as compare_module
+from fit_unfolded.comparison import plot
+from fit_unfolded.comparison.compare import IMPLEMENTATIONS, compare, train
 from fit_unfolded.workloads import Data
 
 SMALL = {"epochs": 2, "batch_size": 16}
@@ -63,9 +64,9 @@ class CallsOnceMore(keras_fit.Trainer):
         return super().fit(x, y, callbacks=[*callbacks, Meddler()], **arguments)
 
 
-@pytest.mark.parametrize("name", ["chapter", "digits", "segmentation"])
+@pytest.mark.parametrize("name", ["lesson", "digits", "segmentation"])
 def test_both_sides_match(name):
-    comparison = compare(*(run(side, name) for side in SIDES))
+    comparison = compare(*(run(side, name) for side in IMPLEMENTATIONS))
     assert comparison.match
     assert comparison.verdict.startswith("MATCH: 0 ULP")
 
@@ -92,7 +93,7 @@ def test_another_seed_is_caught(fit_run):
     comparison = compare(fit_run, run("manual_loop", seed=1))
     assert not comparison.match
     assert "first in batch logs, epoch 0, on_train_batch_end(0), logs[" in comparison.verdict
-    assert " on keras_fit, " in comparison.verdict
+    assert " in keras_fit, " in comparison.verdict
     assert "ULP apart" in comparison.verdict
 
 
@@ -101,23 +102,23 @@ def test_a_callback_called_once_more_is_caught(fit_run, monkeypatch):
     comparison = compare(fit_run, run("manual_loop"))
     # set_params, train begin, 14 calls of epoch 0, epoch begin, batches 0 and 1
     assert comparison.verdict == (
-        "MISMATCH: first in callback calls, call 22: on_train_batch_begin(2, logs=[]) on keras_fit,"
-        " on_train_batch_end(1, logs=['accuracy', 'loss']) on manual_loop."
+        "MISMATCH: first in callback calls, call 22: on_train_batch_begin(2, logs=[]) in keras_fit,"
+        " on_train_batch_end(1, logs=['accuracy', 'loss']) in manual_loop."
     )
 
 
 def test_a_call_too_few_is_caught(fit_run, changed):
     changed.calls.pop()
     comparison = compare(fit_run, changed)
-    assert "on_predict_end(logs=[]) on keras_fit, no call on changed" in comparison.verdict
+    assert "on_predict_end(logs=[]) in keras_fit, no call in changed" in comparison.verdict
 
 
 def test_logs_of_other_names_are_caught(fit_run, changed):
     call = changed.calls[-2]
     changed.calls[-2] = call._replace(logs={"result": call.logs["outputs"]})
     verdict = compare(fit_run, changed).verdict
-    assert "logs=['outputs']) on keras_fit" in verdict
-    assert "logs=['result']) on changed" in verdict
+    assert "logs=['outputs']) in keras_fit" in verdict
+    assert "logs=['result']) in changed" in verdict
 
 
 def test_an_argument_of_another_type_is_caught(fit_run, changed):
@@ -136,7 +137,7 @@ def test_one_weight_off_by_one_ulp_is_caught(fit_run, changed):
     comparison = compare(fit_run, changed)
     assert {check.name: check.ulp for check in comparison.checks if check.ulp} == {"weights": 1}
     assert f"first in weights, {path}[3, 4]: " in comparison.verdict
-    assert comparison.verdict.endswith(" on changed, 1 ULP apart.")
+    assert comparison.verdict.endswith(" in changed, 1 ULP apart.")
 
 
 def test_one_optimizer_variable_off_by_one_ulp_is_caught(fit_run, changed):
@@ -149,7 +150,7 @@ def test_one_optimizer_variable_off_by_one_ulp_is_caught(fit_run, changed):
 
 def test_an_optimizer_variable_too_few_is_caught(fit_run, changed):
     changed.optimizer.pop()
-    assert "number of variables: 6 on keras_fit, 5 on changed" in compare(fit_run, changed).verdict
+    assert "number of variables: 6 in keras_fit, 5 in changed" in compare(fit_run, changed).verdict
 
 
 @pytest.mark.parametrize("kind", ["evaluate", "history"])
@@ -174,7 +175,7 @@ def test_a_history_of_other_names_is_caught(fit_run, changed):
 def test_an_output_of_another_shape_is_caught(fit_run, changed):
     changed.predict = changed.predict[:-1]
     verdict = compare(fit_run, changed).verdict
-    assert "predict: float32 [60, 10] on keras_fit, float32 [59, 10] on changed" in verdict
+    assert "predict: float32 [60, 10] in keras_fit, float32 [59, 10] in changed" in verdict
 
 
 def test_random_states_are_compared_too():
@@ -183,7 +184,7 @@ def test_random_states_are_compared_too():
 
 
 def trainers():
-    return {side: run(side).trainer for side in SIDES}
+    return {side: run(side).trainer for side in IMPLEMENTATIONS}
 
 
 def test_throughput_is_measured_in_turns():
@@ -208,7 +209,7 @@ def test_no_throughput_where_the_losses_differ():
     data = few_rows("digits-mlp")
     both = trainers()
     both["manual_loop"].optimizer.learning_rate = 0.01
-    with pytest.raises(LossesDiffer, match=r"turn 0, epoch 0, call [01]: loss .* on keras_fit, "):
+    with pytest.raises(LossesDiffer, match=r"turn 0, epoch 0, call [01]: loss .* in keras_fit, "):
         measure(both, data.x, data.y, 16, seed=0, turns=1, epochs_per_turn=2)
 
 

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from fit_unfolded.ulp import distance, log_distance
+from fit_unfolded.comparison.ulp import distance, log_distance
 
 FLOATS = [np.float16, np.float32, np.float64]
 

@@ -16,7 +16,7 @@ from fit_unfolded.explain import explain, graph, terminal
 from fit_unfolded.explain.decisions import join
 from fit_unfolded.explain.run import decide, pair, record
 
-WORKLOADS = ["chapter", "chapter-onehot", "digits", "digits-mlp", "segmentation"]
+WORKLOADS = ["lesson", "lesson-onehot", "digits", "digits-mlp", "segmentation"]
 WEIGHTS = np.linspace(0.5, 2, len(X)).astype("float32")
 
 
@@ -196,7 +196,7 @@ LINES = {
 
 @pytest.mark.parametrize(("call", "texts"), LINES.items(), ids=LINES)
 def test_each_event_points_at_the_line_that_makes_the_call(explained, call, texts):
-    found = next(found for found in explained("chapter").events if found.event.call == call)
+    found = next(found for found in explained("lesson").events if found.event.call == call)
     for line, text in zip((found.fit, found.loop), texts, strict=True):
         assert source(line).startswith(text)
     assert found.fit.file.startswith("keras/src/")
@@ -207,7 +207,7 @@ def test_each_event_points_at_the_line_that_makes_the_call(explained, call, text
 
 
 def test_events_know_their_place(explained):
-    events = [found.event for found in explained("chapter").events]
+    events = [found.event for found in explained("lesson").events]
     places = list(dict.fromkeys((e.epoch, e.phase, e.batch) for e in events if e.batch is not None))
     train = [("train", 0), ("train", 1), ("train", 2)]
     validation = [("validation", 0), ("validation", 1)]
@@ -224,7 +224,7 @@ def test_events_know_their_place(explained):
 
 
 DECISIONS = {
-    "chapter": {
+    "lesson": {
         'optimizer="adam"': "Adam",
         'loss="sparse_categorical_crossentropy"': "a Loss around that function",
         'metrics="acc"': "SparseCategoricalAccuracy",
@@ -233,7 +233,7 @@ DECISIONS = {
         'jit_compile="auto"': "no XLA" if not tf.config.list_physical_devices("GPU") else "XLA",
         "auto_scale_loss=True": "the loss as it is",
     },
-    "chapter-onehot": {'metrics="acc"': "CategoricalAccuracy"},
+    "lesson-onehot": {'metrics="acc"': "CategoricalAccuracy"},
     "digits-mlp": {
         "optimizer=SGD(...)": "SGD",
         "loss=SparseCategoricalCrossentropy(...)": "SparseCategoricalCrossentropy",
@@ -249,7 +249,7 @@ def test_what_compile_makes_of_its_arguments(explained, name):
 
 
 def test_the_line_that_decides_and_why(explained):
-    decisions = {decision.argument: decision for decision in explained("chapter").compile}
+    decisions = {decision.argument: decision for decision in explained("lesson").compile}
     accuracy = decisions['metrics="acc"']
     assert accuracy.because == ("the labels have shape [batch, 1] and the predictions [batch, 3]")
     assert source(accuracy.fit) == "metric_obj = metrics_module.SparseCategoricalAccuracy("
@@ -281,7 +281,7 @@ def test_decisions_of_objects_functions_and_half_precision():
 
 
 def test_the_page_folds_what_repeats_and_unfolds_it_in_full(explained):
-    found = explained("chapter")
+    found = explained("lesson")
     folded = page(terminal.print_events, found, False)
     assert "batch 1, 2: 13 equal events" in folded
     assert "validation batch 1: 11 equal events" in folded
@@ -292,7 +292,7 @@ def test_the_page_folds_what_repeats_and_unfolds_it_in_full(explained):
 
 
 def test_a_batch_that_differs_is_not_folded(explained):
-    found = explained("chapter")
+    found = explained("lesson")
     events = [p for p in found.events if (p.event.batch, p.event.call) != (2, "adam.apply")]
     rows = [row for row in terminal.rows(events, full=False) if isinstance(row, str)]
     assert "  batch 1: 13 equal events" in rows
@@ -301,7 +301,7 @@ def test_a_batch_that_differs_is_not_folded(explained):
 
 @pytest.mark.parametrize("width", [80, 120])
 def test_the_page_fits_the_terminal(explained, width):
-    found = explained("chapter")
+    found = explained("lesson")
     text = page(terminal.print_events, found, False, width=width)
     text += page(terminal.print_decisions, found.compile, width=width)
     assert max(map(len, text.split("\n"))) <= width
@@ -309,7 +309,7 @@ def test_the_page_fits_the_terminal(explained, width):
 
 
 def test_streams_that_differ_are_shown_up_to_there(explained):
-    fit = [found.event for found in explained("chapter").events]
+    fit = [found.event for found in explained("lesson").events]
     loop = fit[:9] + fit[10:]
     pairs, difference = pair(fit, loop)
     assert len(pairs) == 9
@@ -329,7 +329,7 @@ def test_streams_that_differ_are_shown_up_to_there(explained):
 
 
 def test_what_becomes_of_a_step_as_a_graph():
-    workload = workloads.get("chapter")
+    workload = workloads.get("lesson")
     fit, loop = (graph.graphs(side, workload, workload.load(0)) for side in TRAINERS)
     for found in (fit, loop):
         assert [(trace.step, trace.shape) for trace in found.traces] == [
@@ -361,18 +361,18 @@ def run(monkeypatch, capsys):
 
 
 def test_the_command_prints_one_page_and_writes_another(run, tmp_path):
-    status, printed, errors = run("chapter", "--html", tmp_path / "page.html")
+    status, printed, errors = run("lesson", "--html", tmp_path / "page.html")
     assert (status, errors) == (0, "")
-    assert printed.startswith("chapter: The lesson's own example")
+    assert printed.startswith("lesson: The lesson's example")
     assert 'metrics="acc" → SparseCategoricalAccuracy' in printed
-    assert "EQUAL: both sides make the same 157 calls" in printed
+    assert "EQUAL: both implementations make the same 157 calls" in printed
     assert max(map(len, printed.splitlines())) <= 80
     assert "<html" in (tmp_path / "page.html").read_text()
 
 
 def test_the_command_fails_where_the_sides_differ(run, monkeypatch):
     monkeypatch.setattr("manual_loop.trainer.Trainer._metrics_or", lambda self, logs: logs)
-    status, printed, _ = run("chapter")
+    status, printed, _ = run("lesson")
     assert status == 1
     assert re.search(r"DIFFERENT from event \d+ on:", printed)
     assert "fit  loss.result, keras/src/trainers/trainer.py:" in printed
@@ -381,8 +381,8 @@ def test_the_command_fails_where_the_sides_differ(run, monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["chaptre"], "WORKLOAD: there is no 'chaptre'; did you mean chapter"),
-        (["chapter", "--html", "."], "--html: . is a directory"),
+        (["leson"], "WORKLOAD: there is no 'leson'; did you mean lesson"),
+        (["lesson", "--html", "."], "--html: . is a directory"),
     ],
 )
 def test_unusable_input(run, arguments, message):

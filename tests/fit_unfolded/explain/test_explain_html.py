@@ -14,7 +14,7 @@ from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 
 from fit_unfolded import workloads
-from fit_unfolded.errors import InputError
+from fit_unfolded.common.errors import InputError
 from fit_unfolded.explain import excerpts, explain, html
 from fit_unfolded.explain.events import Decision, Difference, Event, Explanation, Line, Pair
 
@@ -95,7 +95,7 @@ def explanation(sources):
 
 @pytest.fixture(scope="module")
 def real():
-    workload = workloads.get("chapter")
+    workload = workloads.get("lesson")
     return explain(workload, workload.load(0, None))
 
 
@@ -150,8 +150,8 @@ def test_a_small_gap_is_shown():
     assert low + excerpts.CONTEXT + 1 not in excerpts.around([low, high + 1], 200)
 
 
-def test_where_the_sides_part_is_said(explanation):
-    assert "the sides part" not in html.page(explanation)
+def test_where_the_implementations_differ_is_said(explanation):
+    assert "implementations differ" not in html.page(explanation)
     event = explanation.events[3].event
     parted = replace(
         explanation,
@@ -159,8 +159,8 @@ def test_where_the_sides_part_is_said(explanation):
         difference=Difference(4, event, None),
     )
     text = Page(html.page(parted)).text
-    assert "At event 4 the sides part: fit with mse.call" in text
-    assert "the loop with nothing more." in text
+    assert "The implementations differ from event 4 on: fit has mse.call" in text
+    assert "the loop has nothing more." in text
 
 
 @pytest.mark.parametrize("dark", [False, True])

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from fit_unfolded import cli, pitfalls
-from fit_unfolded.errors import InputError
+from fit_unfolded.common.errors import InputError
 from fit_unfolded.pitfalls import experiment, run
 from fit_unfolded.pitfalls.experiment import FIT, RIGHT, WRONG, measure
 from fit_unfolded.pitfalls.source import Edit, Place
@@ -181,8 +181,8 @@ def test_the_table_fits_the_terminal(call, columns):
     assert max(map(len, page.splitlines())) <= columns
     assert all(any(line.split()[:1] == [name] for line in page.splitlines()) for name in NAMES)
     text = " ".join(page.split())
-    assert f"Caught: {len(NAMES)} of {len(NAMES)}." in text
-    assert f"0 ULP from fit in {len(NAMES) - 1} of the {len(NAMES) - 1} experiments" in text
+    assert f"Detected: {len(NAMES)} of {len(NAMES)}." in text
+    assert f"equals fit (0 ULP) in {len(NAMES) - 1} of {len(NAMES) - 1} seeded experiments" in text
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -209,8 +209,8 @@ def test_a_pitfall_that_is_not_caught_exits_1(call, monkeypatch):
     monkeypatch.setattr(run, "names", lambda: ["mean-of-batches"])
     status, page, _ = call()
     assert status == 1
-    assert "Caught: 0 of 1." in page
-    assert "Not caught: mean-of-batches." in " ".join(page.split())
+    assert "Detected: 0 of 1." in page
+    assert "Not detected: mean-of-batches." in " ".join(page.split())
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from fit_unfolded import workloads
-from fit_unfolded.errors import InputError
+from fit_unfolded.common.errors import InputError
 
 OFFLINE = [name for name in workloads.names() if name != "mnist"]
 
@@ -32,15 +32,15 @@ def mnist_file(tmp_path):
 
 def test_all_workloads_are_found_and_described():
     assert workloads.names() == [
-        "chapter",
-        "chapter-onehot",
         "digits",
         "digits-mlp",
+        "lesson",
+        "lesson-onehot",
         "mnist",
         "segmentation",
     ]
     for name in workloads.names():
-        assert workloads.description(name).endswith(".")
+        assert workloads.summary(name).description.endswith(".")
 
 
 @pytest.mark.parametrize("name", OFFLINE)
@@ -62,7 +62,7 @@ def test_the_same_seed_draws_the_same_data(name):
         np.testing.assert_array_equal(a, b)
 
 
-@pytest.mark.parametrize("name", [n for n in OFFLINE if n != "chapter"])
+@pytest.mark.parametrize("name", [n for n in OFFLINE if n != "lesson"])
 def test_another_seed_draws_other_data(name):
     workload = workloads.get(name)
     assert not np.array_equal(workload.load(seed=0).x, workload.load(seed=1).x)
@@ -75,8 +75,8 @@ def test_compile_arguments_are_new_each_time(name):
     assert isinstance(a, str) or a is not b
 
 
-def test_chapter_is_the_lesson():
-    workload = workloads.get("chapter")
+def test_the_lesson_is_unchanged():
+    workload = workloads.get("lesson")
     data = workload.load(seed=0)
     assert data.x.shape == (100, 128)
     assert data.y.shape == (100, 1)

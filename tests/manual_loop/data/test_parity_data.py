@@ -12,7 +12,7 @@ import tensorflow as tf
 from cases import ONE_HOT, SIDE, SPARSE, VALUE, X, Y, compile_with, plain, two_named
 from parity import Pair, assert_parity, assert_same, calls, covers, fit, watch
 
-from fit_unfolded.record import Recorder
+from fit_unfolded.comparison.record import Recorder
 
 BLOCKS = (1, 2)
 

@@ -21,9 +21,9 @@ from rich.progress import Progress
 
 import manual_loop
 from fit_unfolded import cli
-from fit_unfolded import launch as launch_module
-from fit_unfolded.bars import PROGRESS
-from fit_unfolded.launch import cluster, free_addresses
+from fit_unfolded.common import launch as launch_module
+from fit_unfolded.common.launch import cluster, free_addresses
+from fit_unfolded.common.progress_bars import PROGRESS
 from manual_loop.distribution.multi_worker import gone_from
 from manual_loop.distribution.rendezvous import meet, read_cluster
 from manual_loop.saving.backup import Backup
@@ -414,7 +414,7 @@ def test_launch_ends_all_on_control_c(tmp_path, how):
     [
         (["train", "digts"], 2, "did you mean digits"),
         (["compare", "digits"], 2, "launch: only `train` can be launched"),
-        (["train", "--side", "keras_fit"], 2, "--side: Keras's own fit fails"),
+        (["train", "--implementation", "keras_fit"], 2, "--implementation: Keras's own fit"),
     ],
 )
 def test_launch_shows_why_a_worker_failed(tmp_path, arguments, status, words):
@@ -423,23 +423,6 @@ def test_launch_shows_why_a_worker_failed(tmp_path, arguments, status, words):
     assert process.returncode == status
     assert page == ""
     assert words in error
-
-
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        (["--workers", "2", "--replicas", "2"], "--replicas: cannot go with --workers"),
-        (["--workers", "2", "--eager"], "--workers: the loop is run as a graph"),
-        (["--workers", "2", "--device", "gpu"], "--workers: several workers of one machine"),
-        (["--workers", "0"], "'--workers'"),
-    ],
-)
-def test_unusable_options_of_compare(arguments, words, monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", ["fit-unfolded", "compare", *arguments])
-    with pytest.raises(SystemExit) as caught:
-        cli.main()
-    assert caught.value.code == 2
-    assert words in capsys.readouterr().err
 
 
 def test_train_with_an_unusable_tf_config(monkeypatch, capsys):

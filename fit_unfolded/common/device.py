@@ -1,47 +1,46 @@
-"""`--device`, `--memory-growth` and `--replicas`: which devices both sides train on, and how.
+"""`--device`, `--memory-growth` and `--replicas`: which devices to train on, and how.
 
-Nothing here was ever run on a GPU; the tests that need one are skipped without it.
+Never run on a GPU yet; the tests that need one are skipped without it.
 """
 
 import os
 import re
 
-import tensorflow as tf
-
-from fit_unfolded.errors import InputError
+from fit_unfolded.common.errors import InputError
 
 ADVICE = (
-    "see that `nvidia-smi` lists it, install NVIDIA's libraries with `pip install "
+    "check that `nvidia-smi` lists it, install NVIDIA's libraries with `pip install "
     "fit-unfolded[gpu]`, or use --device cpu"
 )
 
 
 def use(device: str, memory_growth: bool = False, replicas: int = 1) -> str:
-    """Makes `device` the only one TensorFlow sees, and returns its name for the record.
+    """Makes `device` the only one visible to TensorFlow, and returns its name for the record.
 
     Args:
         device: "auto" (the first GPU, else the CPU), "cpu", "gpu" (the first) or "gpu:N".
-        memory_growth: take memory of the GPU as it is needed, and not all of it at once.
-        replicas: how many devices: this GPU and those after it, or parts of the CPU.
+        memory_growth: allocate the GPU's memory as needed instead of all at once.
+        replicas: number of devices: this GPU and those after it, or logical CPUs.
 
     Raises:
-        InputError: for any other word, for a GPU that is not there, and for memory growth
-            without a GPU.
+        InputError: for any other name, for a missing GPU, and for memory growth without a GPU.
     """
-    number = _number(device)
+    import tensorflow as tf
+
+    number = gpu_number(device)
     gpus = tf.config.list_physical_devices("GPU")
     if device.startswith("gpu") and number >= len(gpus):
         found = f"{len(gpus)} GPU{'s' * (len(gpus) > 1)}" if gpus else "no GPU"
-        advice = f"take one of gpu:0 to gpu:{len(gpus) - 1}" if gpus else ADVICE
-        raise InputError(f"--device: TensorFlow sees {found} here, so not {device}; {advice}.")
+        advice = f"use gpu:0 to gpu:{len(gpus) - 1}" if gpus else ADVICE
+        raise InputError(f"--device: {device} is not available, TensorFlow sees {found}; {advice}.")
     chosen = [] if device == "cpu" else gpus[number : number + replicas]
     if chosen and len(chosen) < replicas:
         raise InputError(
-            f"--replicas: TensorFlow sees {len(chosen)} of the {replicas} GPUs from {number} on; "
-            "take fewer, or --device cpu, which is divided into as many parts as are asked for."
+            f"--replicas: TensorFlow sees {len(chosen)} of {replicas} GPUs from gpu:{number} on; "
+            "use fewer, or --device cpu, which is divided into any number of logical CPUs."
         )
     if memory_growth and not chosen:
-        raise InputError("--memory-growth: no GPU is used here, and only a GPU has it; leave it.")
+        raise InputError("--memory-growth: applies to GPUs only, and none is used; leave it out.")
     tf.config.set_visible_devices(chosen, "GPU")
     if not chosen and replicas == 1:
         return "CPU"
@@ -56,7 +55,9 @@ def use(device: str, memory_growth: bool = False, replicas: int = 1) -> str:
 
 
 def divide_cpu(parts: int) -> None:
-    """Makes at least so many logical CPUs of the one there is, before anything runs on it."""
+    """Divides the CPU into at least `parts` logical CPUs, before anything runs on it."""
+    import tensorflow as tf
+
     cpu = tf.config.list_physical_devices("CPU")[0]
     if parts > len(tf.config.get_logical_device_configuration(cpu) or [cpu]):
         logical = tf.config.LogicalDeviceConfiguration()
@@ -64,14 +65,14 @@ def divide_cpu(parts: int) -> None:
 
 
 def environment(device: str, memory_growth: bool) -> dict[str, str]:
-    """The same choice as environment variables, for a process yet to be started.
+    """The same choice as environment variables for a new process.
 
-    Args: as in `use`, which has found that the device is there.
+    Args: as in `use`, which has checked that the device exists.
     """
     variables = dict(os.environ)
     if device.startswith("gpu"):
         visible = [name for name in variables.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
-        number = _number(device)
+        number = gpu_number(device)
         variables["CUDA_VISIBLE_DEVICES"] = visible[number] if visible else str(number)
     elif device == "cpu":
         variables["CUDA_VISIBLE_DEVICES"] = "-1"
@@ -80,8 +81,13 @@ def environment(device: str, memory_growth: bool) -> dict[str, str]:
     return variables
 
 
-def _number(device: str) -> int:
+def gpu_number(device: str) -> int:
+    """N of "gpu:N", and 0 for the other names; needs no TensorFlow.
+
+    Raises:
+        InputError: for a name that `use` does not know.
+    """
     match = re.fullmatch(r"auto|cpu|gpu(?::(\d+))?", device)
     if match is None:
-        raise InputError(f"--device: '{device}' is none of auto, cpu, gpu, gpu:N.")
+        raise InputError(f"--device: must be auto, cpu, gpu or gpu:N, not '{device}'.")
     return int(match[1] or 0)

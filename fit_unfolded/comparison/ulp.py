@@ -1,4 +1,4 @@
-"""Distances in ULP, units in the last place: how many steps of the number format lie between."""
+"""Distances in ULP, units in the last place: the number of steps of the format in between."""
 
 from collections.abc import Mapping
 

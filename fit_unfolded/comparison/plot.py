@@ -1,4 +1,4 @@
-"""`compare.png`: both loss curves, the distance between them, the throughput of both sides."""
+"""`compare.png`: the loss curves of both implementations, their distance, their throughput."""
 
 from pathlib import Path
 from typing import Any
@@ -7,22 +7,22 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from fit_unfolded.compare import Run
-from fit_unfolded.measure import Measurement
-from fit_unfolded.ulp import log_distance
+from fit_unfolded.bench.measure import Measurement
+from fit_unfolded.comparison.compare import Run
+from fit_unfolded.comparison.ulp import log_distance
 
-# The first side wide and light, the second thin and dark on top: where they agree, both show.
-# Light against dark also holds in grey and for every kind of colour vision.
+# The first run wide and light, the second thin and dark on top: where they agree, both are visible,
+# also in gray and with any color vision.
 STYLES: tuple[dict[str, Any], ...] = (
     {"color": "#9ecae1", "linewidth": 5.0, "markersize": 12, "linestyle": "-"},
     {"color": "#252525", "linewidth": 1.4, "markersize": 5, "linestyle": (0, (4, 2))},
 )
 LOGARITHMIC_FROM = 50  # times the smallest loss
-FARTHEST = 2.0**25  # float32 numbers are not farther apart; stands in for inf
+FARTHEST = 2.0**25  # no float32 numbers are farther apart; shown for inf
 
 
 def draw(path: Path, title: str, a: Run, b: Run, measurement: Measurement | None) -> None:
-    """Writes the picture as PNG, 7.2 x 4.2 inches at 300 dpi; no throughput without measurement."""
+    """Writes a PNG, 7.2 x 4.2 inches at 300 dpi; without a measurement, no throughput."""
     figure = Figure(figsize=(7.2, 4.2), layout="constrained")
     grid = figure.add_gridspec(2, 2, width_ratios=[3, 1.2], height_ratios=[3, 1])
     loss = figure.add_subplot(grid[0, 0])
@@ -61,7 +61,7 @@ def _draw_losses(axes: Axes, runs: tuple[Run, Run]) -> None:
 def _label_ends(axes: Axes, history: dict[str, list[float]]) -> None:
     words = {"loss": "training", "val_loss": "validation"}
     ends = sorted((history[name][-1], words[name]) for name in words if name in history)
-    for (loss, word), up in zip(ends, (-6, 6), strict=False):  # apart, should the curves meet
+    for (loss, word), up in zip(ends, (-6, 6), strict=False):  # apart, in case the curves meet
         axes.annotate(
             word,
             (len(history["loss"]), loss),
@@ -93,7 +93,7 @@ def _draw_distances(axes: Axes, a: Run, b: Run) -> None:
 
 
 def _batch_distances(a: Run, b: Run) -> tuple[list[float], list[float]]:
-    """For each training batch: how many epochs were done, and the distance of its logs in ULP."""
+    """For each training batch: its place in epochs, and the distance of its logs in ULP."""
     ends: list[list[float]] = []
     for call_a, call_b in zip(a.calls, b.calls, strict=False):
         if call_a.method == "on_epoch_begin":
@@ -135,4 +135,4 @@ def _draw_throughput(axes: Axes, measurement: Measurement) -> None:
     axes.yaxis.set_major_formatter("{x:,.0f}")
     axes.set_ylabel("samples/s (median and quartiles)", fontsize=9)
     low, high = measurement.interval
-    axes.set_xlabel(f"ratio {measurement.ratio:.2f}\n(95 %: {low:.2f} to {high:.2f})", fontsize=9)
+    axes.set_xlabel(f"speedup {measurement.ratio:.2f}\n(95 %: {low:.2f} to {high:.2f})", fontsize=9)

@@ -1,4 +1,4 @@
-"""`Recorder`: a callback that notes every call it gets, in order, with exact values."""
+"""`Recorder`: a callback that records every call that it receives, in order, with exact values."""
 
 from typing import Any, NamedTuple
 
@@ -7,7 +7,7 @@ import numpy as np
 
 
 class Call(NamedTuple):
-    """One callback call: the method's name, its argument and the logs it was handed.
+    """One callback call: the method's name, its argument and its logs.
 
     `argument` is the epoch, the batch, the dict of `set_params`, or None for methods without one.
     """
@@ -18,7 +18,7 @@ class Call(NamedTuple):
 
 
 class Recorder(keras.callbacks.Callback):
-    """Notes every callback call of fit, evaluate and predict in `calls`."""
+    """Records every callback call of fit, evaluate and predict in `calls`."""
 
     def __init__(self):
         super().__init__()
@@ -77,5 +77,5 @@ class Recorder(keras.callbacks.Callback):
 
 
 def _exact(value):
-    """Python floats as they are; tensors and arrays copied, since the next batch may reuse them."""
+    """Python floats unchanged; tensors and arrays copied, since the next batch may reuse them."""
     return value if isinstance(value, float) else np.array(value)

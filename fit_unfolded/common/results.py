@@ -1,16 +1,13 @@
-"""What a command writes: the figures as JSON, with all that is needed to read them later."""
+"""Figures as JSON, with the versions and the machine that they come from."""
 
 import json
 import math
 import platform
-from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from fit_unfolded.compare import Comparison, Run
-from fit_unfolded.files import replacing
-from fit_unfolded.measure import Measurement
+from fit_unfolded.common.files import replacing
 
 
 def circumstances() -> dict[str, Any]:
@@ -20,25 +17,6 @@ def circumstances() -> dict[str, Any]:
         "versions": {"python": platform.python_version()} | {p: version(p) for p in packages},
         "machine": {"system": platform.platform(), "processor": platform.machine()},
     }
-
-
-def run_figures(run: Run) -> dict[str, Any]:
-    """History and evaluation of one side."""
-    return {"history": run.history, "evaluate": run.evaluate}
-
-
-def comparison_figures(comparison: Comparison) -> dict[str, Any]:
-    """The verdict, and each check."""
-    return {
-        "match": comparison.match,
-        "verdict": comparison.verdict,
-        "checks": [check._asdict() for check in comparison.checks],
-    }
-
-
-def throughput_figures(measurement: Measurement | None) -> dict[str, Any] | None:
-    """Every timed epoch in seconds, medians, quartiles, samples a second and the ratio."""
-    return None if measurement is None else asdict(measurement)
 
 
 def write_json(path: Path, figures: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""What match means: both sides trained from one seed, and everything that can be seen compared."""
+"""Trains both implementations from one seed, and compares every observable value."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
@@ -11,27 +11,27 @@ import numpy as np
 
 import keras_fit
 import manual_loop
-from fit_unfolded.record import Call, Recorder
-from fit_unfolded.ulp import distance, log_distance
+from fit_unfolded.comparison.record import Call, Recorder
+from fit_unfolded.comparison.ulp import distance, log_distance
 from fit_unfolded.workloads import Data, Workload
 
 TRAINERS: dict[str, Any] = {"keras_fit": keras_fit.Trainer, "manual_loop": manual_loop.Trainer}
-SIDES = tuple(TRAINERS)
+IMPLEMENTATIONS = tuple(TRAINERS)
 
 
 @dataclass
 class Run:
-    """One side's training, with all that is compared.
+    """The training of one implementation, with everything that is compared.
 
     Attributes:
-        side: name of the side.
-        trainer: the trainer, to be used on.
+        side: name of the implementation.
+        trainer: the trainer, which can train on.
         calls: every callback call of fit, evaluate and predict, in order.
-        history: `History.history`, lists of floats, one an epoch.
-        weights: path and values of each model variable, random states included, after fit.
+        history: `History.history`, lists of floats, one per epoch.
+        weights: path and values of each model variable, seed generators included, after fit.
         optimizer: path and values of each optimizer variable after fit.
-        evaluate: loss and metrics on the test part.
-        predict: the model's outputs on the test part, `[samples, ...]`.
+        evaluate: loss and metrics on the test set.
+        predict: the model's outputs on the test set, `[samples, ...]`.
     """
 
     side: str
@@ -42,6 +42,10 @@ class Run:
     optimizer: list[tuple[str, np.ndarray]]
     evaluate: dict[str, float]
     predict: Any
+
+    def figures(self) -> dict[str, Any]:
+        """History and evaluation, for the record."""
+        return {"history": self.history, "evaluate": self.evaluate}
 
 
 def train(
@@ -54,14 +58,14 @@ def train(
     callbacks: Iterable[keras.callbacks.Callback] = (),
     strategy: Any = None,
 ) -> Run:
-    """Trains `workload` on one side from `seed`, then evaluates and predicts the test part.
+    """Trains `workload` from `seed`, then evaluates and predicts the test set.
 
     Args:
-        side: "keras_fit" or "manual_loop".
-        data: what `workload.load` gave; the same arrays serve both sides.
+        side: the implementation, "keras_fit" or "manual_loop".
+        data: the result of `workload.load`; pass the same arrays to both implementations.
         seed: set before the model is built and again before fit.
-        fit_arguments, compile_arguments: placed over the workload's own.
-        callbacks: besides the recorder; both sides should get the same ones.
+        fit_arguments, compile_arguments: override those of the workload.
+        callbacks: in addition to the recorder; pass equal ones to both implementations.
         strategy: a `tf.distribute.Strategy` to train under; None for one device.
     """
     keras.utils.set_random_seed(seed)
@@ -91,7 +95,7 @@ def train(
 
 
 class FirstReplica(keras.callbacks.Callback):
-    """After training, gives all replicas what the first holds for itself, as workers do."""
+    """After training, copies the first replica's variables to all replicas, as workers do."""
 
     def on_train_end(self, logs=None):
         for variable in self.model.variables:
@@ -115,7 +119,7 @@ def _values(variables) -> list[tuple[str, np.ndarray]]:
 
 
 class Pair(NamedTuple):
-    """The same thing on both sides, and where it stands; None where a side lacks it."""
+    """The same value in both implementations, and its name; None where one lacks it."""
 
     where: str
     a: Any
@@ -123,7 +127,7 @@ class Pair(NamedTuple):
 
 
 class Check(NamedTuple):
-    """One kind of thing compared: how many values, the largest distance, the first difference."""
+    """One kind of value: how many were compared, their largest distance, the first difference."""
 
     name: str
     values: int
@@ -145,18 +149,26 @@ class Comparison:
 
     @property
     def verdict(self) -> str:
-        """The result in words; a mismatch names the first difference."""
+        """The result in words; of a mismatch, the first difference."""
         for check in self.checks:
             if check.first is not None:
                 return f"MISMATCH: first in {check.name}, {check.first}."
         values = sum(check.values for check in self.checks)
         return f"MATCH: 0 ULP apart in all {values:,} values compared."
 
+    def figures(self) -> dict[str, Any]:
+        """The verdict and each check, for the record."""
+        return {
+            "match": self.match,
+            "verdict": self.verdict,
+            "checks": [check._asdict() for check in self.checks],
+        }
+
 
 def compare(a: Run, b: Run) -> Comparison:
-    """Compares two runs in everything they show; distances in ULP, see `ulp.log_distance`.
+    """Compares all observable values of two runs; distances in ULP, see `ulp.log_distance`.
 
-    Variables are paired by position, since two models in one process bear different names.
+    Variables are paired by position, since two models in one process have different names.
     Logs are paired up to the first callback call that differs.
     """
     sides = (a.side, b.side)
@@ -196,7 +208,7 @@ def _describe(pair: Pair, sides: tuple[str, str]) -> str:
             a, b = (f"{array.dtype} {list(array.shape)}" for array in (a, b))
     ulp = log_distance(a, b)
     apart = f", {ulp:.0f} ULP apart" if np.isfinite(ulp) else ""
-    return f"{where}: {a} on {sides[0]}, {b} on {sides[1]}{apart}"
+    return f"{where}: {a} in {sides[0]}, {b} in {sides[1]}{apart}"
 
 
 def _signature(call: Call) -> str:

@@ -1,10 +1,10 @@
-"""The lesson's model on data that can be learned, with one-hot labels."""
+"""The lesson's model on learnable data, with one-hot labels."""
 
 import keras
 import numpy as np
 
 from fit_unfolded.workloads import Data
-from fit_unfolded.workloads.chapter import build
+from fit_unfolded.workloads.lesson import build
 
 __all__ = ["FIT", "build", "compile_arguments", "make_data"]
 
@@ -12,15 +12,15 @@ FIT = {"epochs": 100, "validation_split": 0.3, "batch_size": 16}
 
 
 def make_data(seed):
-    """Noise around three centres: x `[100, 128]`, y one-hot `[100, 3]`, and 50 rows held out."""
+    """Noise around three centers: x `[100, 128]`, y one-hot `[100, 3]`, and a test set of 50."""
     rng = np.random.default_rng(seed)
-    centres = rng.normal(size=[3, 128])
+    centers = rng.normal(size=[3, 128])
     labels = rng.integers(3, size=150)
-    x = (centres[labels] + rng.normal(scale=2.0, size=[150, 128])).astype("float32")
+    x = (centers[labels] + rng.normal(scale=2.0, size=[150, 128])).astype("float32")
     y = keras.utils.to_categorical(labels, 3)
     return Data(x[:100], y[:100], x[100:], y[100:])
 
 
 def compile_arguments():
-    """One-hot labels take the loss without "sparse"."""
+    """One-hot labels need the loss without "sparse"."""
     return {"optimizer": "adam", "loss": "categorical_crossentropy", "metrics": ["acc"]}

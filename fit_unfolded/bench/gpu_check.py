@@ -1,7 +1,7 @@
 """`fit-unfolded gpu-check`: parity, tolerances and throughput on one machine's GPU, in one report.
 
-Every workload is trained in every way: by `fit`, by the loop, and by `fit` once more from the same
-seed, since a GPU need not add in the same order twice. It was written without a GPU at hand; with
+Every workload is trained in every execution mode: by `fit`, by the loop, and by `fit` again from
+the same seed, since a GPU may sum in another order each time. It was written without a GPU; with
 `--device cpu` all of it runs on a CPU.
 """
 
@@ -17,13 +17,13 @@ import numpy as np
 import tensorflow as tf
 
 from fit_unfolded import workloads
-from fit_unfolded.bars import progress_bars
 from fit_unfolded.bench import run as bench
 from fit_unfolded.bench.cases import precision
 from fit_unfolded.bench.environment import environment
 from fit_unfolded.bench.report import table
-from fit_unfolded.compare import TRAINERS, Comparison, Run, compare, train
-from fit_unfolded.files import replacing
+from fit_unfolded.common.files import created, replacing
+from fit_unfolded.common.progress_bars import progress_bars
+from fit_unfolded.comparison.compare import TRAINERS, Comparison, Run, compare, train
 from fit_unfolded.workloads import Data, Workload
 
 SEED = 0
@@ -32,14 +32,14 @@ BLOCK = 10
 
 
 class Way(NamedTuple):
-    """One way to train, and how far fit and the loop may be apart.
+    """One way to train, and the tolerance between fit and the loop.
 
     Attributes:
-        compile: placed over the workload's own arguments of compile.
+        compile: arguments of compile that override the workload's.
         policy: Keras's dtype policy.
         deterministic: under `tf.config.experimental.enable_op_determinism`.
-        on_gpu: by what part of it a loss of the first epoch may differ on a GPU; None, as on a
-            CPU always, for 0 ULP in all that `compare` compares.
+        on_gpu: relative tolerance of the losses of the first epoch on a GPU; None for 0 ULP in
+            everything that `compare` compares, as always on a CPU.
     """
 
     name: str
@@ -49,15 +49,15 @@ class Way(NamedTuple):
     on_gpu: float | None = 1e-5
 
     def tolerance(self, device: str) -> float | None:
-        """The one that holds on `device`, a name from `device.use`."""
+        """The tolerance on `device`, a name from `device.use`."""
         return self.on_gpu if device.startswith("GPU") else None
 
 
 GRAPH = {"jit_compile": False}
 XLA = {"jit_compile": True}
 BLOCKS = {"steps_per_execution": BLOCK}
-# Determinism comes last: once asked for, it stays. Under it Keras switches XLA off. The tolerances
-# on a GPU are what is asked for there; none of them was measured.
+# Determinism comes last, since it cannot be switched off again; under it Keras switches XLA off.
+# None of the tolerances on a GPU was measured.
 WAYS = (
     Way("eager", {"run_eagerly": True}),
     Way("graph", GRAPH),
@@ -73,16 +73,16 @@ WAYS = (
 
 
 class Parity(NamedTuple):
-    """What was found of one workload in one way.
+    """The result for one workload in one way.
 
     Attributes:
-        ulp: the largest distance of anything that `compare` compares, fit to loop.
-        again: the same of two runs of fit.
+        ulp: the largest distance between fit and loop in anything that `compare` compares.
+        again: the same between two runs of fit.
         losses: see `losses_apart`.
-        first: where fit and loop differ first, or which error ended them; None where nowhere.
+        first: the first difference between fit and loop, or the error that ended them; else None.
         tolerance: None for 0 ULP, else of `losses`.
-        devices: where the loop's arrays and their order lay.
-        failed: by an error of TensorFlow's.
+        devices: of the loop's arrays and their order.
+        failed: ended by a TensorFlow error.
     """
 
     workload: str
@@ -97,17 +97,17 @@ class Parity(NamedTuple):
 
     @property
     def within(self) -> bool:
-        """Whether fit and the loop are no further apart than they may be."""
+        """Whether fit and the loop differ by no more than the tolerance."""
         return self.ulp == 0 if self.tolerance is None else self.losses <= self.tolerance
 
 
 def check(path: Path, device: str, mnist: Path | None = None) -> bool:
-    """Trains and times everything, and writes the report; whether all of it is as it should be.
+    """Trains and times everything, and writes the report; whether every check passed.
 
     Args:
         path: the Markdown file to write.
         device: its name from `device.use`.
-        mnist: a file for the workload mnist, which is left out without one.
+        mnist: data file of the workload mnist, which is skipped without one.
     """
     names = [name for name in workloads.names() if name != "mnist" or mnist]
     found = {name: workloads.get(name) for name in names}
@@ -118,11 +118,11 @@ def check(path: Path, device: str, mnist: Path | None = None) -> bool:
     tf.config.experimental.enable_op_determinism()
     rows += _parities(jobs, [way for way in WAYS if way.deterministic], device)
 
-    # a GPU need not add in the same order twice: a figure refused for that is told, no more
+    # a GPU may sum in another order each time: a figure refused for that is reported, no failure
     right = by_auto == has_gpu() and (device.startswith("GPU") or not ratios.refused)
     good = right and all(row.within for row in rows)
     text = report(device, rows, by_auto, ratios, good)
-    with replacing(path) as partial:
+    with created(path.parent), replacing(path) as partial:
         partial.write_text(text, encoding="utf-8")
     return good
 
@@ -136,7 +136,7 @@ def _parities(jobs: list[tuple[Workload, Data]], ways: Iterable[Way], device: st
             bars.update(task, note=f"{workload.name}, {way.name}")
             try:
                 rows.append(parity(workload, data, way, way.tolerance(device)))
-            except tf.errors.OpError as error:  # what a GPU cannot do is for the report, too
+            except tf.errors.OpError as error:  # what a GPU cannot run belongs in the report, too
                 rows.append(_failed(workload, way, error))
             bars.advance(task)
     return rows
@@ -169,7 +169,7 @@ def parity(workload: Workload, data: Data, way: Way, tolerance: float | None) ->
 
 
 def losses_apart(a: Run, b: Run) -> float:
-    """By what part of it a loss that a call of the first epoch handed out differs, at most."""
+    """The largest relative difference of a loss returned by a call of the first epoch."""
     first, second = (
         np.array([c.logs["loss"] for c in _first_epoch(run) if c.logs]) for run in (a, b)
     )
@@ -206,7 +206,7 @@ def xla_by_auto(workload: Workload) -> bool:
 
 
 def has_gpu() -> bool:
-    """Whether the machine has one, used or not: by this Keras decides what "auto" means."""
+    """Whether the machine has one, used or not, from which Keras decides what "auto" means."""
     return bool(tf.config.list_physical_devices("GPU"))
 
 
@@ -219,26 +219,27 @@ def report(device: str, rows: list[Parity], by_auto: bool, ratios: bench.Ratios,
     refused = [f"- {entry['case']}: refused, {entry['why']}." for entry in ratios.refused]
     parts = [
         f"# Parity and throughput on {device}",
-        f"Made on {what}, {datetime.datetime.now(datetime.UTC):%Y-%m-%d}, by `fit-unfolded "
+        f"Measured on {what}, {datetime.datetime.now(datetime.UTC):%Y-%m-%d}, by `fit-unfolded "
         f"gpu-check`, version {version('fit-unfolded')}.",
-        "All is as it should be." if good else "**Something is not as it should be: see below.**",
+        "All checks passed." if good else "**Some checks failed, see below.**",
         "## Machine",
         "\n".join(f"- {name}: {value}" for name, value in machine(device).items()),
         f'- `jit_compile="auto"`: {"XLA" if by_auto else "no XLA"}, which is '
         f"{'right' if by_auto == has_gpu() else '**wrong**'} {'with' if has_gpu() else 'without'} "
         "a GPU in the machine",
         "## Parity",
-        f"Each line: {seeds}. ULP: the largest distance of anything that `compare` compares, of "
-        "fit to the loop, and of fit to fit trained once more. Losses: by what part of it a loss "
-        "of the first epoch differs between fit and the loop. Arrays: where the loop's lay.",
+        f"Each row: {seeds}. ULP: the largest distance in anything that `compare` compares, of "
+        "fit from the loop, and of fit from a second run of fit. Losses: the largest relative "
+        "difference of a loss of the first epoch between fit and the loop. Arrays: the device of "
+        "the loop's arrays.",
         table(
             ["", "ULP", "fit again", "losses", "allowed", "within", "arrays"],
             [_parity_row(row) for row in rows],
         ),
         "\n".join(differing),
         "## Throughput",
-        "Samples a second, as of `fit-unfolded bench --quick`; both sides read every loss, and "
-        "the clock is read after `tf.test.experimental.sync_devices()`.",
+        "Samples per second, as in `fit-unfolded bench --quick`. Both read every loss, and the "
+        "clock is read after `tf.test.experimental.sync_devices()`.",
         table(bench.HEADERS, ratios.rows),
         "\n".join(refused),
     ]
@@ -278,13 +279,13 @@ def machine(device: str) -> dict[str, str]:
 
 
 def driver() -> str:
-    """Memory and driver of the GPUs, as `nvidia-smi` tells them."""
+    """Memory and driver of the GPUs, as `nvidia-smi` reports them."""
     command = shutil.which("nvidia-smi")
     if command is None:
-        return "no nvidia-smi to ask for the driver"
+        return "driver unknown, no nvidia-smi"
     query = [command, "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"]
     try:
         done = subprocess.run(query, capture_output=True, text=True, timeout=30, check=True)
     except (OSError, subprocess.SubprocessError):
-        return "nvidia-smi did not tell the driver"
+        return "driver unknown, nvidia-smi failed"
     return "nvidia-smi: " + "; ".join(done.stdout.strip().splitlines())

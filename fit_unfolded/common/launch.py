@@ -1,7 +1,7 @@
-"""`fit-unfolded launch`: several workers on this machine, to try out a training on many.
+"""Starts several workers on this machine, to try out multi-worker training.
 
-Each worker is a process of its own, with its own `TF_CONFIG` and its own log; they talk over the
-loopback. When one fails, or on Ctrl-C, all are ended.
+Each worker is a process with its own `TF_CONFIG` and its own log; they communicate over the
+loopback interface. If one fails, or on Ctrl-C, all are ended.
 """
 
 import json
@@ -20,18 +20,18 @@ from pathlib import Path
 from threading import Event
 from typing import Any
 
-from fit_unfolded.bars import PROGRESS, progress_bars
+from fit_unfolded.common.progress_bars import PROGRESS, progress_bars
 
-# With three workers or more, whose gradients may be added up in another order than those of three
-# replicas: the largest difference allowed in any value. (Measured with three: 0.)
+# The largest difference allowed in any value with three workers or more, whose gradients may be
+# summed in another order than those of three replicas. (Measured with three: 0.)
 TOLERANCE = 1e-5
-END_SECONDS = 5.0  # between asking a worker to end and making it
-TAIL = 15  # lines of a failed worker's log that are shown
+END_SECONDS = 0.5  # from SIGTERM to SIGKILL
+TAIL = 15  # lines shown of the log of a failed worker
 
 
 @dataclass
 class Worker:
-    """One process, and where what it prints goes."""
+    """One process, and the file of its output."""
 
     name: str
     process: subprocess.Popen
@@ -39,15 +39,15 @@ class Worker:
 
 
 def launch(arguments: list[str], count: int, logs: Path) -> int:
-    """Runs `fit-unfolded ARGUMENTS` as `count` workers, and shows how far the chief is.
+    """Runs `fit-unfolded ARGUMENTS` as `count` workers, and shows the chief's progress.
 
     Args:
-        arguments: of the command line, from the command's name on.
-        count: of workers.
-        logs: a directory; `worker-0.log` is the chief's.
+        arguments: the command and its arguments.
+        count: number of workers.
+        logs: an existing directory; `worker-0.log` is the chief's.
 
     Returns:
-        0 when all ended well, else the status of the first that failed.
+        0 if all succeeded, else the status of the first that failed.
     """
     read, write = os.pipe()
     with ExitStack() as stack:
@@ -72,7 +72,7 @@ def train(arguments: list[str], count: int, logs: Path) -> list[Any]:
     Args: as in `launch`.
 
     Returns:
-        The `compare.Run` of each worker, without its trainer.
+        The `comparison.compare.Run` of each worker, without its trainer.
 
     Raises:
         ConnectionError: a worker failed.
@@ -80,7 +80,7 @@ def train(arguments: list[str], count: int, logs: Path) -> list[Any]:
     with tempfile.TemporaryDirectory() as folder:
         run = Path(folder, "run")
         if launch([*arguments, f"--keep-run={run}"], count, logs):
-            raise ConnectionError("the workers did not come to their end, so nothing is compared.")
+            raise ConnectionError("the workers failed, so nothing is compared.")
         return [pickle.loads(Path(f"{run}-{index}").read_bytes()) for index in range(count)]
 
 
@@ -91,7 +91,7 @@ def cluster(addresses: list[str], index: int) -> str:
 
 
 def free_addresses(count: int) -> list[str]:
-    """Addresses on the loopback at which nothing listens."""
+    """Free addresses on the loopback interface."""
     servers = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
     addresses = [server.getsockname() for server in servers]
     for server in servers:
@@ -101,7 +101,7 @@ def free_addresses(count: int) -> list[str]:
 
 @contextmanager
 def _started(arguments: list[str], count: int, logs: Path, progress: int) -> Iterator[list[Worker]]:
-    """All workers, which are ended with the block; the chief writes its `progress` to a pipe."""
+    """All workers, ended with the block; the chief writes its progress to a pipe."""
     addresses = free_addresses(count)
     workers: list[Worker] = []
     try:
@@ -118,7 +118,7 @@ def _started(arguments: list[str], count: int, logs: Path, progress: int) -> Ite
                     stderr=subprocess.STDOUT,
                     env=environment,
                     pass_fds=[progress] if index == 0 else [],
-                    start_new_session=True,  # Ctrl-C comes to this process alone
+                    start_new_session=True,  # only this process receives Ctrl-C
                 )
             workers.append(Worker(f"worker {index}", process, log))
         os.close(progress)
@@ -128,7 +128,7 @@ def _started(arguments: list[str], count: int, logs: Path, progress: int) -> Ite
 
 
 def _watch(workers: list[Worker], progress: int, asked_to_end: Event) -> Worker | None:
-    """Waits until all have ended well, or one has failed, which is returned.
+    """Waits until all have succeeded, or one has failed, which is returned.
 
     Raises:
         KeyboardInterrupt: Ctrl-C, or SIGTERM.
@@ -149,7 +149,7 @@ def _watch(workers: list[Worker], progress: int, asked_to_end: Event) -> Worker 
 
 
 def _lines(pipe: int) -> list[str]:
-    """What was written to a pipe since the last look; a line is written as a whole."""
+    """The lines written to a pipe since the last call; a line is written at once."""
     try:
         return os.read(pipe, 2**16).decode().splitlines()
     except BlockingIOError:
@@ -157,7 +157,7 @@ def _lines(pipe: int) -> list[str]:
 
 
 def _end(processes: list[subprocess.Popen]) -> None:
-    """Asks those that run to end, and makes them after a while."""
+    """Ends those that run: with SIGTERM, and after `END_SECONDS` with SIGKILL."""
     running = [process for process in processes if process.poll() is None]
     for process in running:
         process.terminate()
@@ -172,7 +172,7 @@ def _end(processes: list[subprocess.Popen]) -> None:
 
 @contextmanager
 def _interruption() -> Iterator[Event]:
-    """An event that Ctrl-C and SIGTERM set, so that neither comes while a worker is started."""
+    """An event set by Ctrl-C and SIGTERM, so that neither interrupts the start of a worker."""
     asked = Event()
     before = {n: signal.signal(n, lambda *_: asked.set()) for n in (signal.SIGINT, signal.SIGTERM)}
     try:

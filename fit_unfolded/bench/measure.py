@@ -1,8 +1,8 @@
-"""Throughput of trainers, measured by epochs run in turns in one process.
+"""Throughput of trainers, measured by alternating epochs in one process.
 
-`compare`, `bench` and the benchmark suite all measure by `measure`. It gives no figure for trainers
-that did different work: what they hand their callbacks after each call of the step must be equal,
-and so must their weights and the optimizers' variables at the end.
+`compare`, `bench` and the benchmark suite all use `measure`. It refuses trainers that did different
+work: the logs that their callbacks receive after each call of the step must be equal, and so must
+their weights and the optimizers' variables at the end.
 """
 
 import math
@@ -19,15 +19,15 @@ import tensorflow as tf
 TURNS = 10
 EPOCHS_PER_TURN = 3
 BATCHES_PER_EPOCH = 64
-UNSTABLE = 0.1  # an interval that reaches farther than this part of the ratio to either side
+UNSTABLE = 0.1  # if an interval extends farther than this part of the ratio
 
 
 class LossesDiffer(RuntimeError):
-    """The trainers did not do the same work, so their times must not be compared."""
+    """The trainers did different work, so their times must not be compared."""
 
 
 class Turn(NamedTuple):
-    """One turn of one side.
+    """One turn of one trainer.
 
     Attributes:
         seconds: of each counted epoch.
@@ -39,7 +39,7 @@ class Turn(NamedTuple):
 
 
 class Ratio(NamedTuple):
-    """How many times as fast: ratio of median times, with a 95 % interval (`bootstrap`)."""
+    """Speedup: ratio of median times, with a 95 % interval (`bootstrap`)."""
 
     value: float
     low: float
@@ -47,14 +47,14 @@ class Ratio(NamedTuple):
 
     @property
     def unstable(self) -> bool:
-        """Whether the machine was too restless for this figure: run it again."""
+        """Whether the machine was too noisy for this figure: measure again."""
         reach = max(self.high - self.value, self.value - self.low)
         return reach > UNSTABLE * self.value
 
 
 @dataclass(frozen=True)
 class Timing:
-    """Times of one trainer's counted epochs, in seconds; throughput in samples a second."""
+    """Times of one trainer's counted epochs, in seconds; throughput in samples per second."""
 
     seconds: list[float]
     median: float
@@ -65,7 +65,7 @@ class Timing:
 
 @dataclass(frozen=True)
 class Measurement:
-    """Times of all trainers, and the second's throughput as a multiple of the first's.
+    """Times of all trainers, and the speedup of the second over the first.
 
     Attributes:
         samples: rows of one timed epoch.
@@ -82,16 +82,15 @@ class Measurement:
     interval: tuple[float, float]
 
     def faster(self, name: str, than: str) -> Ratio:
-        """How many times as fast trainer `name` is as trainer `than`."""
+        """The speedup of trainer `name` over trainer `than`."""
         slow, fast = (np.reshape(self.timings[n].seconds, [self.turns, -1]) for n in (than, name))
         return bootstrap(slow, fast)
 
 
 class Watch(keras.callbacks.Callback):
-    """Notes the seconds of each epoch, and the loss after each call of the step.
+    """Records the seconds of each epoch, and the loss after each call of the step.
 
-    It reads every loss that it is handed, on both sides: a loop that reads nothing would not do
-    the same work as one that does.
+    It reads every loss that it receives: a loop whose losses nobody reads does less work.
     """
 
     def __init__(self) -> None:
@@ -124,7 +123,7 @@ def measure(
     each_turn: Callable[[], None] = lambda: None,
     **limits: Any,
 ) -> Measurement:
-    """Trains each trainer in turns and times its epochs; training goes on from where they stand.
+    """Trains the trainers in turns and times their epochs; training continues from their state.
 
     A turn is one `fit` of `epochs_per_turn` epochs without validation at `verbose=0`, from the
     same seed for every trainer. Its first epoch, which starts the input pipeline and in the first
@@ -133,7 +132,7 @@ def measure(
     Args:
         trainers: compiled trainers of equal state, by name; the first is the reference.
         x, y: arrays `[samples, ...]`.
-        batches: an epoch is cut to so many; None for all.
+        batches: the first ones of an epoch that are used; None for all.
         pairs: names of trainers that must be equal to the last bit; None for all of them.
         each_turn: called after each trainer's turn, to show progress.
         limits: `at_least` and `seconds`, see `in_turns`.
@@ -235,13 +234,13 @@ def _check_losses(
     for epoch, (losses, other) in enumerate(zip(epochs, others, strict=True)):
         if len(losses) != len(other):
             raise LossesDiffer(
-                f"turn {turn}, epoch {epoch}: {len(losses)} calls on {first}, "
-                f"{len(other)} on {name}"
+                f"turn {turn}, epoch {epoch}: {len(losses)} calls in {first}, "
+                f"{len(other)} in {name}"
             )
         for call, (a, b) in enumerate(zip(losses, other, strict=True)):
             if a != b and not (math.isnan(a) and math.isnan(b)):
                 raise LossesDiffer(
-                    f"turn {turn}, epoch {epoch}, call {call}: loss {a} on {first}, {b} on {name}"
+                    f"turn {turn}, epoch {epoch}, call {call}: loss {a} in {first}, {b} in {name}"
                 )
 
 
@@ -250,7 +249,7 @@ def _check_variables(expected: tuple[str, Any], found: tuple[str, Any]) -> None:
     for a, b in zip(_variables(trainer), _variables(other), strict=True):
         values, others = keras.ops.convert_to_numpy(a), keras.ops.convert_to_numpy(b)
         if not np.array_equal(values, others, equal_nan=values.dtype.kind == "f"):
-            raise LossesDiffer(f"after the last turn: {a.path} differs on {first} and {name}")
+            raise LossesDiffer(f"after the last turn: {a.path} differs in {first} and {name}")
 
 
 def _variables(trainer: Any) -> list[Any]:

@@ -1,0 +1,222 @@
+"""`fit-unfolded compare`."""
+
+import dataclasses
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from fit_unfolded.cli import options
+from fit_unfolded.cli.job import Job, check_replicas, prepare, run
+from fit_unfolded.common.errors import InputError
+from fit_unfolded.common.files import check_directory, created
+
+RESULTS = Path("results/compare")
+
+
+def compare(
+    workload: options.Workload = "digits",
+    epochs: options.Epochs = None,
+    batch_size: options.BatchSize = None,
+    seed: options.Seed = 0,
+    device: options.Device = "auto",
+    memory_growth: options.MemoryGrowth = False,
+    replicas: options.Replicas = 1,
+    workers: Annotated[
+        int,
+        typer.Option(
+            metavar="N",
+            parser=options.integer(1),
+            help="Number of processes of the loop on this machine; see `launch`.",
+        ),
+    ] = 1,
+    data: options.DataFile = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR", help="Directory of the results.  [default: results/compare/WORKLOAD]"
+        ),
+    ] = None,
+    steps_per_execution: options.StepsPerExecution = None,
+    jit: Annotated[
+        bool | None, typer.Option("--jit/--no-jit", help="Compile with XLA, or without.")
+    ] = None,
+    eager: Annotated[
+        bool, typer.Option("--eager", help="Run eagerly, without tf.function.")
+    ] = False,
+    full: options.Full = False,
+) -> None:
+    """Train WORKLOAD with both implementations and compare every observable value.
+
+    WORKLOAD is a name from `fit-unfolded workloads`; the default is digits. Both implementations
+    start from the same seed. The results are compare.json and compare.png in --output.
+
+    With --workers, the loop runs in several processes, and fit, which fails there, in one process
+    with as many replicas.
+
+    Exit status: 0 if nothing differs, 1 if anything does, 2 for invalid arguments.
+    """
+    compile_arguments = options.compile_arguments(steps_per_execution, jit, eager)
+    options.check_data(workload, data)
+    fit = options.fit_arguments(workload, epochs, batch_size)
+    if workers > 1:
+        _check_workers(replicas, device, compile_arguments)
+    parts = max(replicas, workers)
+    if parts > 1:
+        _check_parts(parts, fit["batch_size"], compile_arguments)
+    directory = output or RESULTS / workload
+    check_directory(directory, "--output", create_parents=output is None)
+
+    job = prepare(workload, seed, device, memory_growth, parts, data, fit, compile_arguments)
+    if workers > 1:
+        match = _compare_workers(job, workers, data, directory, full)
+    else:
+        match = _compare(job, directory, full)
+    if not match:
+        raise typer.Exit(1)
+
+
+def _check_parts(parts: int, batch_size: int, compile_arguments: dict[str, Any]) -> None:
+    """Refuses that for which Keras's own fit fails on several replicas."""
+    given = {
+        "--jit": compile_arguments.get("jit_compile"),
+        "--steps-per-execution": compile_arguments.get("steps_per_execution", 1) > 1,
+    }
+    for option, is_given in given.items():
+        if is_given:
+            raise InputError(
+                f"{option}: fit fails with it on several replicas, so there is nothing to compare "
+                f"the loop with; leave out {option} or the replicas."
+            )
+    check_replicas(parts, batch_size)
+    if batch_size % parts:
+        raise InputError(
+            f"--batch-size: fit fails if a batch does not divide evenly among {parts} replicas; "
+            f"use a multiple of {parts}, not {batch_size}."
+        )
+
+
+def _check_workers(replicas: int, device: str, compile_arguments: dict[str, Any]) -> None:
+    if replicas > 1:
+        raise InputError("--replicas: cannot be combined with --workers; leave one out.")
+    if compile_arguments:
+        raise InputError(
+            "--workers: the loop runs as a graph, one step per call; leave out --eager, --jit, "
+            "--no-jit and --steps-per-execution."
+        )
+    if device not in ("auto", "cpu"):
+        raise InputError("--workers: several workers of one machine train on its CPU.")
+
+
+def _compare(job: Job, directory: Path, full: bool) -> bool:
+    """Trains both, prints the report and writes the results; whether they match."""
+    from rich.console import Console
+
+    from fit_unfolded.bench.measure import LossesDiffer
+    from fit_unfolded.common.progress_bars import progress_bars
+    from fit_unfolded.comparison import report
+    from fit_unfolded.comparison.compare import IMPLEMENTATIONS
+    from fit_unfolded.comparison.compare import compare as compare_runs
+
+    with progress_bars() as bars:
+        a, b = (run(job, implementation, bars) for implementation in IMPLEMENTATIONS)
+        comparison = compare_runs(a, b)
+        try:
+            measurement, unmeasured = _measure(job, [a, b], bars), ""
+        except LossesDiffer as error:
+            measurement, unmeasured = None, f"No throughput: the losses differ, {error}."
+
+    console = Console()
+    console.print(job.heading(), markup=False, highlight=False)
+    report.print_epochs(console, [a, b], full)
+    report.print_checks(console, comparison)
+    if measurement is not None:
+        report.print_throughput(console, measurement)
+    else:
+        console.print(unmeasured, markup=False, highlight=False)
+    report.print_verdict(console, comparison)
+    _write(console, job, directory, comparison, measurement, (a, b))
+    return comparison.match
+
+
+def _compare_workers(
+    job: Job, workers: int, data: Path | None, directory: Path, full: bool
+) -> bool:
+    """As `_compare`, with the loop on several workers and fit on as many replicas."""
+    from rich.console import Console
+
+    from fit_unfolded.common import launch
+    from fit_unfolded.common.progress_bars import progress_bars
+    from fit_unfolded.comparison import report
+    from fit_unfolded.comparison.compare import FirstReplica, apart
+    from fit_unfolded.comparison.compare import compare as compare_runs
+
+    arguments = ["train", job.workload.name, f"--seed={job.seed}", "--device=cpu"]
+    arguments += [f"--epochs={job.fit['epochs']}", f"--batch-size={job.fit['batch_size']}"]
+    arguments += [] if data is None else [f"--data={data}"]
+    with created(directory):
+        runs = launch.train(arguments, workers, directory)
+    with progress_bars() as bars:
+        fit = run(job, "keras_fit", bars, callbacks=[FirstReplica()])
+    job = dataclasses.replace(job, device=f"{workers} workers, CPU")
+    comparison = compare_runs(fit, runs[0])
+    others = [compare_runs(runs[0], other) for other in runs[1:]]
+    # with more than two, the order in which gradients are summed differs
+    tolerance = 0.0 if workers == 2 else launch.TOLERANCE
+    distance = apart(fit, runs[0])
+    match = all(other.match for other in others) and distance <= tolerance
+
+    console = Console()
+    console.print(job.heading(), markup=False, highlight=False)
+    console.print(
+        "Keras's own fit fails under several workers. It is trained here in one process with "
+        f"{workers} replicas, the loop with {workers} workers; the global batch is the same.",
+        highlight=False,
+    )
+    report.print_epochs(console, [fit, runs[0]], full)
+    report.print_checks(console, comparison)
+    for place, other in enumerate(others, start=1):
+        console.print(f"Worker {place} against worker 0: {other.verdict}", highlight=False)
+    report.print_tolerance(console, comparison, distance, tolerance, match)
+    _write(console, job, directory, comparison, None, (fit, runs[0]))
+    return match
+
+
+def _measure(job: Job, runs: list[Any], bars: Any) -> Any:
+    from fit_unfolded.bench.measure import TURNS, measure
+
+    task = bars.add_task("throughput", total=TURNS * len(runs), note="alternating")
+    return measure(
+        {run.side: run.trainer for run in runs},
+        job.data.x,
+        job.data.y,
+        batch_size=job.fit["batch_size"],
+        seed=job.seed,
+        each_turn=lambda: bars.advance(task),
+    )
+
+
+def _write(
+    console: Any,
+    job: Job,
+    directory: Path,
+    comparison: Any,
+    measurement: Any,
+    runs: tuple[Any, Any],
+) -> None:
+    """Writes compare.json and compare.png."""
+    from fit_unfolded.common import results
+    from fit_unfolded.common.files import replacing
+    from fit_unfolded.comparison import plot
+
+    figures = {
+        "implementations": {run.side: run.figures() for run in runs},
+        "throughput": None if measurement is None else dataclasses.asdict(measurement),
+    }
+    figures = job.figures() | results.circumstances() | comparison.figures() | figures
+    with created(directory):
+        results.write_json(directory / "compare.json", figures)
+        with replacing(directory / "compare.png") as partial:
+            title = f"{job.workload.name}, seed {job.seed}, {job.device}"
+            plot.draw(partial, title, *runs, measurement)
+    console.print(f"Written: {directory}/compare.json, compare.png", markup=False, highlight=False)

@@ -1,0 +1,1 @@
+"""The comparison: both implementations trained from one seed, everything compared, and shown."""

@@ -1,0 +1,48 @@
+"""Progress: a line now and then where standard error is no terminal, and figures to a pipe."""
+
+import json
+import os
+import time
+
+from fit_unfolded.common import progress_bars as module
+from fit_unfolded.common.progress_bars import PROGRESS, progress_bars
+
+
+def test_a_pipe_gets_a_line_now_and_then(monkeypatch, capsys):
+    monkeypatch.setattr(module, "SECONDS_PER_LINE", 0.2)
+    with progress_bars() as bars:
+        done = bars.add_task("keras_fit", total=1, note="")
+        bars.advance(done)
+        task = bars.add_task("manual_loop", total=20, note="")
+        bars.update(task, advance=3, note="loss 0.25")
+        time.sleep(0.7)
+    lines = capsys.readouterr().err.splitlines()
+    assert set(lines) <= {f"manual_loop: 3 of 20, loss 0.25, {seconds} s" for seconds in (0, 1)}
+    assert 1 <= len(lines) <= 3
+
+
+def test_a_short_run_is_silent(capsys):
+    with progress_bars() as bars:
+        bars.add_task("explain", total=None, note="digits")
+    assert capsys.readouterr() == ("", "")
+
+
+def test_a_task_without_a_total(monkeypatch, capsys):
+    monkeypatch.setattr(module, "SECONDS_PER_LINE", 0.05)
+    with progress_bars() as bars:
+        bars.add_task("explain", total=None, note="digits")
+        time.sleep(0.3)
+    assert capsys.readouterr().err.startswith("explain: digits, 0 s\n")
+
+
+def test_a_launched_chief_writes_to_its_pipe(monkeypatch, capsys):
+    read, write = os.pipe()
+    monkeypatch.setenv(PROGRESS, str(write))
+    with progress_bars() as bars:
+        task = bars.add_task("manual_loop", total=2, note="")
+        bars.update(task, advance=1, note="loss 0.5")
+    os.close(write)
+    with open(read) as pipe:
+        (line,) = pipe
+    assert json.loads(line) == {"completed": 1, "total": 2, "note": "loss 0.5"}
+    assert capsys.readouterr() == ("", "")
