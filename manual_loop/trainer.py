@@ -8,13 +8,14 @@ that `model.metrics` lists.
 
 import contextlib
 import warnings
+from typing import Any
 
 import keras
 
 from manual_loop.compiled.configuration import Configuration
 from manual_loop.compiled.logs import in_order, is_due, to_floats, watches_batches
 from manual_loop.compiled.lookup import look_up
-from manual_loop.compiled.refusals import refuse_arguments, refuse_overrides
+from manual_loop.compiled.refusals import refuse_arguments, refuse_fractions, refuse_overrides
 from manual_loop.data.arrays import split
 from manual_loop.data.epoch_iterator import EpochIterator
 from manual_loop.distribution import distribution_of
@@ -35,9 +36,9 @@ class Trainer:
     def __init__(self, model):
         refuse_overrides(model)
         self.model = model
-        self._configuration = None
-        self._distribution = None
-        self._functions = {}
+        self._configuration: Any = None
+        self._distribution: Any = None
+        self._functions: dict[str, Any] = {}
 
     @property
     def optimizer(self):
@@ -144,7 +145,6 @@ class Trainer:
         )
         self._distribution.build(model, self._configuration, batches.dataset)
         batches.reset()
-        validation_batches = None  # made when first needed, then used again
 
         callbacks = self._callback_list(
             callbacks, verbose, epochs=epochs, steps=batches.num_batches, add_history=True
@@ -153,8 +153,8 @@ class Trainer:
         train_function = self._function("train")
         callbacks.on_train_begin()
         self._distribution.synchronize(model)
-        logs = {}
-        epoch_logs = None
+        logs: dict[str, Any] = {}
+        epoch_logs = validation_batches = None
         # BackupAndRestore leaves the epoch to resume at in this attribute, in on_train_begin
         initial_epoch = getattr(model, "_initial_epoch", None) or initial_epoch
         with self._data_released():
@@ -284,11 +284,7 @@ class Trainer:
         arguments.pop("self")
         if method != "predict" and not self.model.compiled:
             raise ValueError(f"You must call `compile()` before calling `{method}()`.")
-        steps_per_execution = self.model.steps_per_execution
-        for name, value in {**arguments, "steps_per_execution": steps_per_execution}.items():
-            whole = name.endswith(("batch_size", "epochs", "epoch", "steps", "execution"))
-            if whole and value is not None and not hasattr(value, "__index__"):
-                raise TypeError(f"`{name}` must be an integer. Received: {value!r}")
+        refuse_fractions(arguments, steps_per_execution=self.model.steps_per_execution)
         self._follow_model()
         self._distribution.check_arguments(method, self.model, arguments)
 

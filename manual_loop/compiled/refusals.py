@@ -41,3 +41,11 @@ def refuse_arguments(names):
     """Raise TypeError for an argument of `compile` that Keras does not have, or has no more."""
     for name in names:
         raise TypeError(REMOVED.get(name, f"`compile` has no argument `{name}`."))
+
+
+def refuse_fractions(arguments, **more):
+    """Raise TypeError for a number of samples, steps or epochs that is not an integer."""
+    for name, value in {**arguments, **more}.items():
+        counts = name.endswith(("batch_size", "epochs", "epoch", "steps", "steps_per_execution"))
+        if counts and value is not None and not hasattr(value, "__index__"):
+            raise TypeError(f"`{name}` must be an integer. Received: {value!r}")

@@ -28,7 +28,7 @@ import functools
 import keras
 import tensorflow as tf
 
-from manual_loop.distribution.single_device import SingleDevice
+from manual_loop.distribution.single_device import OUTSIDE, SingleDevice
 from manual_loop.execution.graph import graph, on_plain_tensors
 from manual_loop.execution.step_function import (
     PredictFunction,
@@ -83,10 +83,7 @@ class Replicas(SingleDevice):
             ValueError: the model, a metric or the optimizer was built outside the strategy's scope.
         """
         if self.strategy is not strategy_of(model):
-            raise ValueError(
-                "The model was built outside the strategy's scope. Build the model under "
-                "`with strategy.scope():`; it is then trained on all replicas from anywhere."
-            )
+            raise ValueError(OUTSIDE)
         if configuration in self._built:
             return
         steps = [functools.partial(predict_step, model)]
@@ -113,11 +110,11 @@ class Replicas(SingleDevice):
                     f"copy on each replica. Build the {owner} under `with strategy.scope():`."
                 )
 
-    def train_function(self, model, configuration, jit_compile, **how):
+    def train_function(self, model, configuration, *, jit_compile, **how):
         """See `SingleDevice`. XLA compiles what comes before the update."""
         return self._step_function(step_in_two(model, configuration, jit_compile), **how)
 
-    def test_function(self, model, configuration, jit_compile, **how):
+    def test_function(self, model, configuration, *, jit_compile, **how):
         """See `SingleDevice`."""
         step = test_step_of(model, configuration)
         return self._step_function(compiled(step) if jit_compile else step, **how)
@@ -127,7 +124,7 @@ class Replicas(SingleDevice):
         # a replica would run what it can of a step although its data have ended
         return StepFunction(step, jit_compile=False, looks_ahead=True, **how)
 
-    def predict_function(self, model, _, jit_compile, **how):
+    def predict_function(self, model, _, *, jit_compile, **how):
         """See `SingleDevice`."""
         step = functools.partial(predict_step, model)
         step = self.with_all_outputs(compiled(step) if jit_compile else step)
@@ -260,7 +257,7 @@ def step_in_two(model, configuration, jit_compile):
 
 
 def zero_if_empty(loss_fn, data):
-    """`loss_fn`, with 0 in the place of the mean loss of no samples."""
+    """`loss_fn`, with 0 in the place of a NaN that is the mean loss of no samples."""
     x, _, _ = keras.utils.unpack_x_y_sample_weight(data)
     size = sample_count(x)
     if tf.get_static_value(size):
@@ -268,7 +265,7 @@ def zero_if_empty(loss_fn, data):
 
     def guarded(*args):
         loss = loss_fn(*args)
-        return tf.where(size > 0, loss, tf.zeros_like(loss))
+        return tf.where((size > 0) | is_finite(loss), loss, tf.zeros_like(loss))
 
     return guarded
 

@@ -7,8 +7,15 @@
 import contextlib
 import functools
 
+import tensorflow as tf
+
 from manual_loop.execution.step_function import PredictFunction, StepFunction
 from manual_loop.steps import predict_step, test_step, train_step
+
+OUTSIDE = (
+    "The model was built outside the strategy's scope. Build the model under "
+    "`with strategy.scope():`; it is then trained on all replicas from anywhere."
+)
 
 
 class SingleDevice:
@@ -53,14 +60,19 @@ class SingleDevice:
         Args:
             configuration: `compiled.configuration.Configuration`; None for `predict`.
             batches: as given to `distribute`.
-        """
 
-    def train_function(self, model, configuration, **how):
+        Raises:
+            ValueError: we are in the scope of a strategy that the model was not built for.
+        """
+        if tf.distribute.has_strategy():
+            raise ValueError(OUTSIDE)
+
+    def train_function(self, model, configuration, *, jit_compile, **how):
         """The `StepFunction` of `steps.train_step`.
 
         Args:
             configuration: `compiled.configuration.Configuration`.
-            **how: as in `StepFunction`.
+            jit_compile, **how: as in `StepFunction`.
         """
 
         def step(data):
@@ -69,16 +81,18 @@ class SingleDevice:
                 model, model.optimizer, configuration.loss, configuration.metrics, data
             )
 
-        return StepFunction(step, **how)
+        return StepFunction(step, jit_compile=jit_compile, **how)
 
-    def test_function(self, model, configuration, **how):
+    def test_function(self, model, configuration, *, jit_compile, **how):
         """The `StepFunction` of `steps.test_step`; same arguments as `train_function`."""
         loss, metrics = configuration.loss, configuration.metrics
-        return StepFunction(functools.partial(test_step, model, loss, metrics), **how)
+        step = functools.partial(test_step, model, loss, metrics)
+        return StepFunction(step, jit_compile=jit_compile, **how)
 
-    def predict_function(self, model, _, **how):
+    def predict_function(self, model, _, *, jit_compile, **how):
         """The `step_function.PredictFunction` of `steps.predict_step`."""
-        return PredictFunction(functools.partial(predict_step, model), **how)
+        step = functools.partial(predict_step, model)
+        return PredictFunction(step, jit_compile=jit_compile, **how)
 
     def callbacks(self, callbacks):
         """Those that run in this process."""
