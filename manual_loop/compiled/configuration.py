@@ -1,25 +1,42 @@
 """From a compiled model to the loop's loss and metrics.
 
-`Model.compile` keeps what it was given in the model. The loop reads it there when it needs it, so
-whatever compiled the model last counts, as it does in fit: this trainer, another trainer of the
-same model, or `model.compile`.
+`Model.compile` keeps its arguments in the model, and on the first batch Keras turns names into
+objects and finds the output of each: `"acc"` becomes `BinaryAccuracy` if there is one prediction
+per sample, `SparseCategoricalAccuracy` if the labels lack the predictions' last axis or have it
+with size 1, else `CategoricalAccuracy` (`keras/src/trainers/compile_utils.py`, `CompileLoss.build`,
+`CompileMetrics.build`, `is_binary_or_sparse_categorical`, Keras 3.15). The loop takes what was
+found; what is then computed from it on each batch is written out in `loss.py` and `metrics.py`.
 
-Keras has no public names for some of it. These are the only private attributes of Keras that the
-loop reads to train: `_loss_tracker`, `_compile_loss` and `_compile_metrics` of the model,
-`_user_loss`, `_user_loss_weights`, `_user_metrics` and `_user_weighted_metrics` of the latter two
-(`keras/src/trainers/trainer.py`, `Trainer.compile`; `compile_utils.py`, `CompileLoss`,
-`CompileMetrics`, Keras 3.15). What they hold are public objects: losses, metrics, names.
+So the metric objects are those that `model.metrics` lists, and whatever compiled the model last
+counts, as it does in fit: this trainer, another trainer of the same model, or `model.compile`.
+
+Keras has no public names for this. The private attributes that the loop reads to train are all in
+this file.
 """
 
+import collections
+
+import keras
+
+from manual_loop.compiled.lookup import nearest_names
 from manual_loop.compiled.loss import CompiledLoss
 from manual_loop.compiled.metrics import CompiledMetrics
+
+tree = keras.tree
+
+# The loss of one output: its path in `y` and `y_pred`, its weight in the sum or None, and its
+# `keras.metrics.Mean` for the logs, None if the model has only one loss.
+Term = collections.namedtuple("Term", ["path", "loss_fn", "weight", "mean"])
+
+# A metric, the index of its output, and whether it is given sample weights.
+Entry = collections.namedtuple("Entry", ["metric", "output", "is_weighted"])
 
 
 class Configuration:
     """The loss and the metrics of a compiled model.
 
     Args:
-        model: a compiled `keras.Model`.
+        model: a `keras.Model`.
 
     Attributes:
         loss: `CompiledLoss`.
@@ -28,20 +45,10 @@ class Configuration:
 
     def __init__(self, model):
         self._model = model
-        held = model._compile_loss
-        names = getattr(model, "output_names", None)
-        loss, weights = (held._user_loss, held._user_loss_weights) if held else (None, None)
-        self.loss = CompiledLoss(loss, weights, names, lambda *batch: built(held, *batch).metrics)
-
-        own = model._compile_metrics
-        metrics, weighted = (own._user_metrics, own._user_weighted_metrics) if own else (None, None)
-        self.metrics = CompiledMetrics(
-            model._loss_tracker,
-            metrics,
-            weighted,
-            names,
-            lambda *batch: built(own, *batch).metrics if own else [],
-        )
+        loss, metrics = model._compile_loss, model._compile_metrics
+        self.loss = CompiledLoss(ResolvedLoss(loss) if loss else None)
+        resolved = ResolvedMetrics(metrics) if metrics else None
+        self.metrics = CompiledMetrics(model._loss_tracker, resolved)
 
     @property
     def is_current(self):
@@ -49,8 +56,68 @@ class Configuration:
         return self.metrics.loss is self._model._loss_tracker
 
 
-def built(container, y, y_pred):
-    """Keras's container of losses or metrics, after it has made its metric objects."""
-    if not container.built:
-        container.build(y, y_pred)
-    return container
+class ResolvedLoss:
+    """`loss` and `loss_weights` as `keras.losses.Loss` objects, one for each output that has one.
+
+    Args:
+        container: Keras's `CompileLoss`.
+
+    Attributes:
+        given: `loss` as it was given to `compile`.
+        output_names: the model's output names, or None for a subclassed model.
+    """
+
+    def __init__(self, container):
+        self._container = container
+        self.given = container._user_loss
+        self.output_names = container.output_names
+
+    def terms(self, y, y_pred):
+        """The `Term`s, resolved from the shapes of the first batch; the structure of their paths.
+
+        Raises:
+            ValueError, KeyError: an unknown name; or `loss` does not match the outputs.
+        """
+        container = self._container
+        if not container.built:
+            with nearest_names(keras.losses, "loss", tree.flatten(self.given)):
+                container.build(y, y_pred)
+        losses = container._flat_losses
+        means = container.metrics or [None] * len(losses)
+        terms = [
+            Term(loss.path, loss.loss, loss.loss_weights, mean)
+            for loss, mean in zip(losses, means, strict=True)
+        ]
+        return terms, (container._y_true_build_structure, container._y_pred_build_structure)
+
+
+class ResolvedMetrics:
+    """`metrics` and `weighted_metrics` as `keras.metrics.Metric` objects, each for one output.
+
+    Args:
+        container: Keras's `CompileMetrics`.
+    """
+
+    def __init__(self, container):
+        self._container = container
+
+    def entries(self, y, y_pred):
+        """The `Entry`s, in the order of the logs, resolved from the shapes of the first batch; and
+        the function that makes a list, output by output, of a structure like `y`.
+
+        Raises:
+            ValueError: an unknown name; or a structure that the outputs do not have.
+        """
+        container = self._container
+        if not container.built:
+            given = container._user_metrics, container._user_weighted_metrics
+            with nearest_names(keras.metrics, "metric", tree.flatten(given)):
+                container.build(y, y_pred)
+        both = (container._flat_metrics, False), (container._flat_weighted_metrics, True)
+        entries = [
+            Entry(metric, output, is_weighted)
+            for outputs, is_weighted in both
+            for output, metrics in enumerate(outputs)
+            for metric in (metrics.metrics if metrics else ())
+        ]
+        return entries, container._flatten_y

@@ -1,10 +1,10 @@
-"""From the names that `compile` takes to objects, and from objects to the names in the logs."""
+"""Looking up the names that `compile` takes."""
 
 import contextlib
 import difflib
 import re
 
-# These names depend on the shapes of labels and predictions: see `label_kind`.
+# What these mean depends on the shapes of labels and predictions: see `configuration.py`.
 BY_SHAPE = {"loss": ("crossentropy", "ce"), "metric": ("accuracy", "acc"), "optimizer": ()}
 
 
@@ -52,27 +52,6 @@ def _is_known(module, name):
         return module.get(name) is not None
     except (TypeError, ValueError):  # a class that wants arguments, or a name that is none
         return False
-
-
-def label_kind(y, y_pred):
-    """What "accuracy" and "crossentropy" mean here: `"binary"`, `"sparse_categorical"` or
-    `"categorical"` (`compile_utils.is_binary_or_sparse_categorical`, Keras 3.15).
-
-    One prediction per sample is binary. Labels that lack the predictions' last axis, or have it
-    with size 1, are class numbers. All others are one-hot.
-    """
-    if y_pred.shape[-1] == 1:
-        return "binary"
-    if len(y.shape) < len(y_pred.shape) or y.shape[-1] == 1:
-        return "sparse_categorical"
-    return "categorical"
-
-
-def object_name(thing):
-    """The name in the logs of an object, function or class instance (`utils/naming.py`)."""
-    if hasattr(thing, "name"):
-        return thing.name
-    return to_snake_case(getattr(thing, "__name__", type(thing).__name__))
 
 
 def to_snake_case(name):

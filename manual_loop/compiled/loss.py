@@ -3,66 +3,30 @@
     loss = sum over outputs of  weight * reduction(loss_fn(y, y_pred) * mask * sample_weight)
          + sum of model.losses
 
-`keras.losses.Loss` applies the mask, the sample weights and the reduction. This module turns names
-into losses, finds the loss of each output, and adds the terms in Keras's order
-(`keras/src/trainers/compile_utils.py`, `CompileLoss`; `keras/src/trainers/trainer.py`,
-`Trainer.compute_loss`, Keras 3.15).
+`keras.losses.Loss` applies the mask, the sample weights and the reduction. Here the terms are
+added, in Keras's order (`keras/src/trainers/compile_utils.py`, `CompileLoss.call`;
+`keras/src/trainers/trainer.py`, `Trainer.compute_loss`, Keras 3.15).
 """
 
 import contextlib
-import dataclasses
-from typing import Any
 
 import keras
 import tensorflow as tf
 
-from manual_loop.compiled.lookup import BY_SHAPE, label_kind, look_up, object_name
-from manual_loop.compiled.scaling import (
-    scale_loss_for_distribution,
-    unscale_loss_for_distribution,
-)
+from manual_loop.compiled.scaling import scale_loss_for_distribution, unscale_loss_for_distribution
 
 tree = keras.tree
 
 
-@dataclasses.dataclass
-class Weighted:
-    """An entry of `loss` with its weight: a leaf for `keras.tree`."""
-
-    loss: Any
-    weight: float | None
-
-
-@dataclasses.dataclass
-class Term:
-    """The loss of one output: its path in `y` and `y_pred`, its weight, its mean for the logs.
-
-    `mean` is None if the model has only one loss.
-    """
-
-    path: tuple
-    function: keras.losses.Loss
-    weight: float | None
-    mean: keras.metrics.Mean | None
-
-
 class CompiledLoss:
-    """`loss` and `loss_weights`, resolved from the shapes of the first batch.
+    """The loss of a compiled model.
 
     Args:
-        loss: name, function, `keras.losses.Loss`, or a list, tuple or dict of these, one for each
-            output; None for an output without a loss, or for a model without one.
-        loss_weights: None, a float, or floats in the structure of `loss`.
-        output_names: the model's output names, or None for a subclassed model.
-        make_means: `(y, y_pred) -> list` of `keras.metrics.Mean`, one for each of several losses.
+        resolved: `configuration.ResolvedLoss`; None if `compile` was given no loss.
     """
 
-    def __init__(self, loss, loss_weights, output_names, make_means):
-        self.loss = loss
-        self.loss_weights = loss_weights
-        self.output_names = output_names
-        self._make_means = make_means
-        self.terms: Any = None  # list of Term
+    def __init__(self, resolved):
+        self._resolved = resolved
 
     def __call__(self, y, y_pred, sample_weight, losses):
         """The scalar loss of one batch, float32.
@@ -74,9 +38,9 @@ class CompiledLoss:
             losses: `model.losses` after the forward pass.
 
         Raises:
-            ValueError: there is nothing to minimise, or `y` does not fit the outputs.
+            ValueError: there is nothing to minimize, or `y` does not fit the outputs.
         """
-        values = [] if self.loss is None else self._of_outputs(y, y_pred, sample_weight)
+        values = [] if self._resolved is None else self._of_outputs(y, y_pred, sample_weight)
         # each further loss is summed to a scalar first; integers would have no gradient
         values += [scale_loss_for_distribution(keras.ops.sum(_as_float(loss))) for loss in losses]
         if not values:
@@ -91,23 +55,21 @@ class CompiledLoss:
             y = self._in_structure_of(y_pred, y)
         elif y is None:
             raise ValueError("`loss` compares with labels, but `y` is None.")
-        if self.terms is None:
-            self._resolve(y, y_pred)
-        if not _same_structure(self._structure, (y, y_pred)):  # the terms' paths would lead astray
-            y, y_pred = tree.pack_sequence_as(self._structure, tree.flatten((y, y_pred)))
+        terms, structure = self._resolved.terms(y, y_pred)
+        if not single and not _same_structure(structure, (y, y_pred)):
+            y, y_pred = tree.pack_sequence_as(structure, tree.flatten((y, y_pred)))
 
         values = []
-        for term in self.terms:
+        for term in terms:
             prediction = _at(y_pred, term.path)
             weight = sample_weight
             if tree.is_nested(weight):  # one for each output
                 weight = _at(weight, term.path)
-            value = term.function(_at(y, term.path), prediction, weight)
+            value = term.loss_fn(_at(y, term.path), prediction, weight)
             value = keras.ops.cast(value, keras.config.floatx())
             if term.mean is not None and not single:
                 # the log of an output ignores `loss_weights`. Each batch is weighted by its
                 # *static* size: None, that is 1, if the last batch may be smaller
-                # (CompileLoss.call)
                 size = tree.flatten(prediction)[0].shape[0]
                 term.mean.update_state(unscale_loss_for_distribution(value), sample_weight=size)
             if term.weight is not None:
@@ -123,112 +85,25 @@ class CompiledLoss:
             return y
         if not tree.is_nested(y) and hasattr(y_pred, "__len__") and len(y_pred) == 1:
             y = [y]
-        names = self.output_names or ()
+        names = self._resolved.output_names or ()
         if isinstance(y, dict) and isinstance(y_pred, (list, tuple)) and set(y) == set(names):
             y = [y[name] for name in names]
         misfit = contextlib.suppress(ValueError, TypeError)
-        with misfit:  # a flat list for outputs in outputs
+        with misfit:  # a flat list for nested outputs
             return tree.pack_sequence_as(y_pred, y)
         with misfit:  # lists for tuples
             tree.assert_same_paths(y, y_pred)
             return tree.pack_sequence_as(y_pred, tree.flatten(y))
-        labels, losses = tree.flatten(y), tree.flatten(self.loss)
+        labels, losses = tree.flatten(y), tree.flatten(self._resolved.given)
         if len(labels) == sum(loss is not None for loss in losses):  # only where there is a loss
             left = iter(labels)
             labels = [None if loss is None else next(left) for loss in losses]
-            return tree.pack_sequence_as(self.loss, labels)
+            return tree.pack_sequence_as(self._resolved.given, labels)
         raise ValueError(
-            "`y` and the model's outputs have different structures.\n"
+            "y_true and y_pred have different structures: `y` must match the model's outputs.\n"
             f"y: {tree.map_structure(lambda _: '*', y)}\n"
             f"outputs: {tree.map_structure(lambda _: '*', y_pred)}"
         )
-
-    def _resolve(self, y, y_pred):
-        """Turn `loss` and `loss_weights` into terms, once, from the shapes of the first batch."""
-        loss, loss_weights, names = self.loss, self.loss_weights, self.output_names
-        if isinstance(loss, dict) and not isinstance(y_pred, dict):
-            if not names:
-                raise TypeError("`loss` is a dict, but the model's outputs have no names.")
-            if set(names) != set(loss):
-                raise ValueError(
-                    f"`loss` must name the outputs {list(names)}. Received: {list(loss)}"
-                )
-            loss = [loss[name] for name in names]
-            if isinstance(loss_weights, dict):
-                loss_weights = [loss_weights[name] for name in names]
-        loss = _with_weights(loss, loss_weights)
-        if not tree.is_nested(loss):  # one loss for every output
-            loss = tree.map_structure(lambda _: loss, y_pred)
-
-        self.terms = []
-        self._add_terms(y, y_pred, loss, ())
-        if len(self.terms) > 1:
-            for term, mean in zip(self.terms, self._make_means(y, y_pred), strict=True):
-                term.mean = mean
-        self._structure = tree.map_structure(lambda _: None, (y, y_pred))
-
-    def _add_terms(self, y, y_pred, loss, path):
-        """Traverse `loss` and the outputs together (`CompileLoss._build_nested`)."""
-        if isinstance(loss, (list, tuple)):
-            flat = not any(map(tree.is_nested, loss))
-            if flat and len(loss) == len(tree.flatten(y_pred)):
-                loss = tree.pack_sequence_as(y_pred, loss)
-            elif not isinstance(y_pred, type(loss)):  # several losses on the same output
-                for entry in loss:
-                    self._add_terms(y, y_pred, entry, path)
-                return
-        if not tree.is_nested(loss):
-            if loss is not None:
-                self.terms.append(Term(path, resolve_loss(loss.loss, y, y_pred), loss.weight, None))
-            return
-        if not isinstance(loss, type(y_pred)):
-            raise KeyError(f"`loss` has an entry at {path} that the model's outputs do not have.")
-        for key, entry in loss.items() if isinstance(loss, dict) else enumerate(loss):
-            if entry is None:
-                continue
-            try:
-                labels, prediction = y[key], y_pred[key]
-            except (KeyError, IndexError, TypeError):
-                raise KeyError(
-                    f"`loss` has an entry at {(*path, key)} that the outputs or `y` do not have."
-                ) from None
-            self._add_terms(labels, prediction, entry, (*path, key))
-
-
-def _with_weights(loss, loss_weights):
-    """`loss` with a `Weighted` for each entry; an output without a loss stays None."""
-    losses = tree.flatten(loss)
-    weights = [None] * len(losses) if loss_weights is None else tree.flatten(loss_weights)
-    if len(losses) != len(weights):
-        raise ValueError(
-            f"`loss_weights` must match the number of losses: {len(losses)} losses and "
-            f"{len(weights)} weights."
-        )
-    if not _same_structure(loss, loss_weights):  # by order, then, and not by name
-        loss_weights = tree.pack_sequence_as(loss, weights)
-    return tree.map_structure(
-        lambda entry, weight: None if entry is None else Weighted(entry, weight), loss, loss_weights
-    )
-
-
-def resolve_loss(loss, y, y_pred):
-    """A name, function or object as a `keras.losses.Loss` (`compile_utils.get_loss`).
-
-    Raises:
-        ValueError: no loss has this name; the message holds the nearest ones.
-    """
-    if str(loss).lower() in BY_SHAPE["loss"]:
-        function = keras.losses.get(f"{label_kind(y, y_pred)}_crossentropy")
-    else:
-        function = look_up(keras.losses, "loss", loss)
-    if isinstance(function, keras.losses.Loss):
-        return function
-    # Keras's wrapper of functions is not public, but its losses are such wrappers: one of them
-    # with another function handles ranks, mask, weights and mean
-    name = loss if isinstance(loss, str) else object_name(function)
-    wrapper = keras.losses.MeanSquaredError(name=name)
-    wrapper.fn = function
-    return wrapper
 
 
 def _as_float(loss):
