@@ -15,11 +15,6 @@ import tensorflow as tf
 SparseRows = collections.namedtuple("SparseRows", ["columns", "values", "like"])
 
 
-def is_scipy_sparse(x):
-    """Whether `x` is a sparse array or matrix of SciPy, told without importing SciPy."""
-    return type(x).__module__.startswith("scipy.sparse") and hasattr(x, "tocoo")
-
-
 def to_sparse_tensor(x):
     """A SciPy sparse matrix as `tf.SparseTensor`, its rows in order."""
     x = x.tocsr().tocoo()

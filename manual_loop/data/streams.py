@@ -25,7 +25,8 @@ from manual_loop.data.sample_weights import (
     weigh_classes,
     weigh_classes_in_graph,
 )
-from manual_loop.data.sparse import is_scipy_sparse, to_sparse_tensor
+from manual_loop.data.kinds import is_scipy_sparse
+from manual_loop.data.sparse import to_sparse_tensor
 
 tree = keras.tree
 
