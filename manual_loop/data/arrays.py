@@ -342,9 +342,9 @@ def to_array(x):
     if isinstance(x, np.ndarray) and x.dtype == object and all(isinstance(s, str) for s in x):
         return tf.convert_to_tensor(x, dtype=tf.string)
     if kinds.is_scipy_sparse(x):
-        x = sparse.to_sparse_tensor(x)
+        x = sparse.scipy_to_sparse_tensor(x)
     elif kinds.is_jax_sparse(x):
-        x = tf.SparseTensor(x.indices, x.data, x.shape)
+        x = sparse.jax_to_sparse_tensor(x)
     if tf.is_tensor(x):
         return tf.cast(x, keras.config.floatx()) if is_other_float(x.dtype) else x
     if kinds.is_data_frame(x):
@@ -392,8 +392,8 @@ def is_other_float(dtype):
         name = keras.backend.standardize_dtype(dtype)
     except ValueError:
         raise ValueError(
-            f"Invalid dtype: {getattr(dtype, 'name', dtype)}. Convert the data to one that Keras has first, as by "
-            "`.astype('float32')`."
+            f"Invalid dtype: {getattr(dtype, 'name', dtype)}. Convert the data to a dtype that "
+            "Keras has, as by `.astype('float32')`."
         ) from None
     return keras.backend.is_float_dtype(name) and name != keras.config.floatx()
 

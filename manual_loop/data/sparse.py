@@ -1,7 +1,7 @@
-"""Sparse arrays, of TensorFlow or SciPy: rows of them can be sliced and gathered like dense ones.
+"""Sparse arrays of TensorFlow, SciPy or JAX, whose rows are gathered like those of dense arrays.
 
-A `tf.SparseTensor` has no gather. Its indices and values, cut into one ragged row for each sample,
-have one (`keras/src/trainers/data_adapters/array_slicing.py`, `TensorflowSparseWrapper`, Keras
+A `tf.SparseTensor` cannot be gathered. Its indices and values, as one ragged row for each sample,
+can (`keras/src/trainers/data_adapters/array_slicing.py`, `TensorflowSparseWrapper`, Keras
 3.15).
 """
 
@@ -11,14 +11,19 @@ import numpy as np
 import tensorflow as tf
 
 # `columns`: ragged [samples, values, axes - 1]; `values`: ragged [samples, values];
-# `like`: an empty tensor whose static shape is that of the sparse one but for the samples.
+# `like`: an empty tensor with the static shape of the sparse one, except for the samples.
 SparseRows = collections.namedtuple("SparseRows", ["columns", "values", "like"])
 
 
-def to_sparse_tensor(x):
+def scipy_to_sparse_tensor(x):
     """A SciPy sparse matrix as `tf.SparseTensor`, its rows in order."""
     x = x.tocsr().tocoo()
     return tf.SparseTensor(np.stack([x.row, x.col], axis=1).astype("int64"), x.data, x.shape)
+
+
+def jax_to_sparse_tensor(x):
+    """A `jax.experimental.sparse.BCOO` as `tf.SparseTensor`."""
+    return tf.SparseTensor(x.indices, x.data, x.shape)
 
 
 def to_rows(sparse):
