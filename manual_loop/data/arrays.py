@@ -286,21 +286,28 @@ def stream_arrays(arrays, samples, batch_size, shuffle):
 
 
 def split(x, y, sample_weight, fraction):
-    """The first rows to train on, the last rows to validate on (`train_validation_split`).
+    """Split arrays into the first samples, to train on, and the last, to validate on.
+
+    (`array_slicing.py`, `train_validation_split`, Keras 3.15.)
 
     Args:
-        fraction: `validation_split`: the part of the samples to validate on, in [0, 1).
+        fraction: `validation_split`: the fraction of the samples to validate on, in [0, 1).
 
     Returns:
         `(x, y, sample_weight), (x, y, sample_weight)`, the second for validation.
+
+    Raises:
+        ValueError: a fraction outside [0, 1), or so few samples that a part is empty; data that
+            are not arrays.
     """
     arrays = x, y, sample_weight
     if not 0 <= fraction < 1:
         raise ValueError(f"`validation_split` must be in [0, 1). Received: {fraction}")
     if not all(map(is_array, tree.flatten(arrays))):
         raise ValueError(
-            "`validation_split` is only supported for arrays in memory, not for data that come in "
-            f"batches. Received: x of type {type(x).__name__}"
+            "Argument `validation_split` is only supported for tensors or NumPy arrays. Pass "
+            "`validation_data` for data that arrive in batches. Received: x of type "
+            f"{type(x).__name__}"
         )
     samples = next((len_(array) for array in tree.flatten(arrays) if array is not None), None)
     if samples is None:
@@ -308,8 +315,9 @@ def split(x, y, sample_weight, fraction):
     at = math.floor(samples * (1.0 - fraction))
     if at in (0, samples):
         raise ValueError(
-            f"{samples} samples are too few for validation_split={fraction}: one of the two parts "
-            "would be empty. Provide more data or another `validation_split`."
+            f"Training data contains {samples} samples, which is not sufficient to split it into a "
+            f"validation and training set as specified by `validation_split={fraction}`. Provide "
+            "more data or another `validation_split`."
         )
     arrays = tree.map_structure(to_array, arrays)
 
@@ -320,7 +328,7 @@ def split(x, y, sample_weight, fraction):
 
 
 def slice_rows(array, start, stop):
-    """Samples `start` to `stop` of an array as `to_array` gives it."""
+    """Samples `start` to `stop` of an array that `to_array` returned."""
     if isinstance(array, tf.SparseTensor):
         return sparse.gather_rows(sparse.to_rows(array), tf.range(start, stop))
     return None if array is None else array[start:stop]
@@ -399,7 +407,7 @@ def is_other_float(dtype):
 
 
 def len_(array):
-    """Samples in an array, tensor or data frame."""
+    """Number of samples in an array, tensor or data frame."""
     return int(array.shape[0])
 
 
@@ -412,6 +420,7 @@ def _count_samples(x, y, sample_weight):
     if len(distinct) != 1:
         counts = ", ".join(f"{name}: {group}" for name, group in sizes.items() if group)
         raise ValueError(
-            f"All arrays must contain the same number of samples. Received {counts or 'no data'}."
+            "Data cardinality is ambiguous. Make sure all arrays contain the same number of "
+            f"samples. Received {counts or 'no data'}."
         )
     return distinct.pop()

@@ -10,6 +10,8 @@ import collections
 import numpy as np
 import tensorflow as tf
 
+from manual_loop.data.kinds import is_instance
+
 # `columns`: ragged [samples, values, axes - 1]; `values`: ragged [samples, values];
 # `like`: an empty tensor with the static shape of the sparse one, except for the samples.
 SparseRows = collections.namedtuple("SparseRows", ["columns", "values", "like"])
@@ -22,7 +24,16 @@ def scipy_to_sparse_tensor(x):
 
 
 def jax_to_sparse_tensor(x):
-    """A `jax.experimental.sparse.BCOO` as `tf.SparseTensor`."""
+    """A `jax.experimental.sparse.BCOO` as `tf.SparseTensor`.
+
+    Raises:
+        ValueError: another sparse format of JAX.
+    """
+    if not is_instance(x, "jax", "BCOO"):
+        raise ValueError(
+            f"Of JAX's sparse formats only BCOO is supported. Received: {type(x).__name__}. "
+            "Convert it first, as by `BCOO.fromdense(x.todense())`."
+        )
     return tf.SparseTensor(x.indices, x.data, x.shape)
 
 

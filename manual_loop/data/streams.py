@@ -148,13 +148,13 @@ def generator_source(generator):
     first = list(itertools.islice(generator, PEEK))
     if not first:
         raise ValueError(
-            "When passing a Python generator as `x`, the generator must yield at least one batch. "
-            "Received an empty generator."
+            "When passing a Python generator to a Keras model, the generator must yield at least "
+            "one batch. `x` is empty."
         )
     if not isinstance(first[0], tuple):
         raise ValueError(
-            "When passing a Python generator as `x`, the generator must yield a tuple: (x,), "
-            f"(x, y) or (x, y, sample_weight). Received: {type(first[0]).__name__}"
+            "When passing a Python generator to a Keras model, the generator must return a tuple: "
+            f"(x,), (x, y) or (x, y, sample_weight). `x` yielded: {type(first[0]).__name__}"
         )
     signature = common_signature(first)
 
@@ -177,6 +177,11 @@ def torch_source(loader):
     peeked = list(itertools.islice(loader, PEEK))
     if not peeked:
         raise ValueError("The torch DataLoader `x` must yield at least one batch; it is empty.")
+    if not isinstance(peeked[0], (list, tuple)):
+        raise TypeError(
+            "The torch DataLoader `x` must yield lists or tuples: (x,), (x, y) or (x, y, "
+            f"sample_weight). Received: {type(peeked[0]).__name__}"
+        )
     signature = tuple(common_signature(peeked))
     dataset = tf.data.Dataset.from_generator(batches, output_signature=signature)
     steps = len(loader) if hasattr(loader.dataset, "__len__") else None
@@ -206,7 +211,7 @@ def pydataset_source(data, class_weight, shuffle):
     length = data.num_batches
     peeked = [_standardize(data[i], class_weight) for i in range(PEEK)[:length]]
     if not peeked:
-        raise ValueError("The PyDataset `x` has length 0.")
+        raise ValueError("The PyDataset has length 0: `x` must hold at least one batch.")
     dataset = tf.data.Dataset.from_generator(batches, output_signature=common_signature(peeked))
     batch_size = first_size(peeked[0])
     if enqueuer is None:
@@ -253,7 +258,7 @@ def _standardize(batch, class_weight):
     if not isinstance(batch, (list, tuple)) or len(batch) not in (1, 2, 3):
         count = f" of {len(batch)} elements" if isinstance(batch, (list, tuple)) else ""
         raise ValueError(
-            "`PyDataset.__getitem__()` must return a tuple or a dict. A tuple must be (x,), (x, y) "
+            "PyDataset.__getitem__() must return a tuple or a dict. A tuple must be (x,), (x, y) "
             f"or (x, y, sample_weight). Received: {type(batch).__name__}{count}"
         )
     batch = tuple(batch)
@@ -397,13 +402,13 @@ def _common_spec(*leaves):
     shapes = [tuple(np.shape(leaf)) for leaf in leaves]
     if not shapes[0]:
         raise ValueError(
-            "When passing a dataset as `x`, the arrays must be at least rank 1. "
+            "When passing a dataset to a Keras model, the arrays must be at least rank 1. "
             f"Received shape: {shapes[0]}"
         )
     if len({len(shape) for shape in shapes}) > 1:
         raise ValueError(
-            "When passing a dataset as `x`, the corresponding arrays in each batch must have the "
-            f"same rank. Received shapes: {shapes}"
+            "When passing a dataset to a Keras model, the corresponding arrays in each batch must "
+            f"have the same rank. Received shapes: {shapes}"
         )
     common = [sizes[0] if len(set(sizes)) == 1 else None for sizes in zip(*shapes, strict=True)]
     shape = [None, *common[1:]]

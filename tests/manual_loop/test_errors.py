@@ -222,7 +222,7 @@ FIT = [
     row("`x`.*shape", x=lambda: generator((X, Y), (X, Y), (X[:, :7], Y)), y=None),
     row("sample_weight", x=lambda: generator((X, Y, Y, Y)), y=None),
     row("4 elements", x=lambda: Batches(X, Y, Y, Y), y=None),
-    row("`x`.*length 0", x=lambda: Batches(length=0), y=None),
+    row("length 0.*`x`", x=lambda: Batches(length=0), y=None),
     row("shape", x=lambda: tf.data.Dataset.from_tensor_slices((X, Y)), y=None),
     row("`y`", x=lambda: tf.data.Dataset.from_tensors(X), y=None),
     row("`steps_per_epoch`", steps_per_epoch="2"),
