@@ -1,4 +1,4 @@
-"""Which library an array comes from, told by its class, so that the library is not imported.
+"""Which library an array comes from, recognized by its class: the library is not imported.
 
 (`keras/src/trainers/data_adapters/data_adapter_utils.py`, `is_torch_tensor`, `is_jax_sparse`,
 `is_scipy_sparse`, Keras 3.15.)

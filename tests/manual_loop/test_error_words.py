@@ -322,7 +322,7 @@ def test_words_of_fit(error, words, build, compile, call, arguments):
     assert_said("keras_fit", error, words, build, compile, call, arguments)
 
 
-@pytest.mark.xfail(strict=True, reason="the loop says it in other words")
+@pytest.mark.xfail(strict=True, reason="the loop uses other words")
 @pytest.mark.parametrize(ROW, LEAD)
 def test_words_still_missing(error, words, build, compile, call, arguments):
     assert_said("manual_loop", error, words, build, compile, call, arguments)
