@@ -11,7 +11,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from manual_loop.data import sample_weights, sparse
+from manual_loop.data import kinds, sample_weights, sparse
 from manual_loop.data.adapter import DataAdapter
 from manual_loop.data.resident import ResidentDataset, gather, permutation
 
@@ -23,8 +23,14 @@ RESIDENT_BYTES = 2**30
 
 
 def is_array(x):
-    """Whether `x` is None or can be sliced along its samples: NumPy, TensorFlow, pandas, ..."""
-    return x is None or hasattr(x, "__array__") or tf.is_tensor(x) or sparse.is_scipy_sparse(x)
+    """Whether `x` is None or an array of any library (`array_slicing.py`, `can_slice_array`)."""
+    return (
+        x is None
+        or hasattr(x, "__array__")
+        or isinstance(x, (tf.RaggedTensor, tf.SparseTensor))
+        or kinds.is_scipy_sparse(x)
+        or kinds.is_jax_sparse(x)
+    )
 
 
 def array_adapter(
@@ -93,28 +99,38 @@ def stream_arrays(arrays, samples, batch_size, shuffle):
 
 
 def split(x, y, sample_weight, fraction):
-    """The first rows to train on, the last rows to validate on (`train_validation_split`).
+    """Split arrays into the first samples, to train on, and the last, to validate on.
+
+    (`array_slicing.py`, `train_validation_split`, Keras 3.15.)
 
     Args:
-        fraction: `validation_split`: the part of the samples to validate on, in [0, 1).
+        fraction: `validation_split`: the fraction of the samples to validate on, in [0, 1).
 
     Returns:
         `(x, y, sample_weight), (x, y, sample_weight)`, the second for validation.
+
+    Raises:
+        ValueError: a fraction outside [0, 1), or so few samples that a part is empty; data that
+            are not arrays.
     """
     arrays = x, y, sample_weight
     if not 0 <= fraction < 1:
         raise ValueError(f"`validation_split` must be in [0, 1). Received: {fraction}")
     if not all(map(is_array, tree.flatten(arrays))):
         raise ValueError(
-            "`validation_split` is only supported for arrays in memory, not for data that come in "
-            f"batches. Received: x of type {type(x).__name__}"
+            "Argument `validation_split` is only supported for tensors or NumPy arrays. Pass "
+            "`validation_data` for data that arrive in batches. Received: x of type "
+            f"{type(x).__name__}"
         )
-    samples = next(len_(array) for array in tree.flatten(arrays) if array is not None)
+    samples = next((len_(array) for array in tree.flatten(arrays) if array is not None), None)
+    if samples is None:
+        return arrays, arrays  # no data at all: `array_source` raises the error
     at = math.floor(samples * (1.0 - fraction))
     if at in (0, samples):
         raise ValueError(
-            f"{samples} samples are too few for validation_split={fraction}: one of the two parts "
-            "would be empty. Provide more data or another `validation_split`."
+            f"Training data contains {samples} samples, which is not sufficient to split it into a "
+            f"validation and training set as specified by `validation_split={fraction}`. Provide "
+            "more data or another `validation_split`."
         )
     arrays = tree.map_structure(to_array, arrays)
 
@@ -125,34 +141,86 @@ def split(x, y, sample_weight, fraction):
 
 
 def slice_rows(array, start, stop):
-    """Samples `start` to `stop` of an array as `to_array` gives it."""
+    """Samples `start` to `stop` of an array that `to_array` returned."""
     if isinstance(array, tf.SparseTensor):
         return sparse.gather_rows(sparse.to_rows(array), tf.range(start, stop))
     return None if array is None else array[start:stop]
 
 
 def to_array(x):
-    """`x` as something that `tf.gather` takes: floats as floatx, everything else as it is.
+    """`x` as a NumPy array or a tensor that `tf.gather` takes, floats as `keras.config.floatx()`.
 
-    A pandas Series becomes a column (`array_slicing.convert_to_sliceable`).
+    Other dtypes stay. A pandas Series becomes a column `[samples, 1]`. A DataFrame that has floats
+    of another dtype is cast as a whole, so bool columns beside float64 become floats, while beside
+    float32 they make an array of objects (`array_slicing.py`, `convert_to_sliceable`, Keras 3.15).
+
+    Raises:
+        ValueError: a dtype that Keras does not have, such as `Int64` or `category` of pandas, or
+            columns without a common dtype.
     """
-    if sparse.is_scipy_sparse(x):
-        x = sparse.to_sparse_tensor(x)
-    if x is None or tf.is_tensor(x):
-        if x is not None and x.dtype.is_floating and x.dtype != keras.config.floatx():
-            x = tf.cast(x, keras.config.floatx())
-        return x
-    column = type(x).__name__ == "Series"
-    x = np.asarray(x)
-    if x.dtype == object and all(isinstance(element, str) for element in x):
+    if x is None:
+        return None
+    if isinstance(x, np.ndarray) and x.dtype == object and all(isinstance(s, str) for s in x):
         return tf.convert_to_tensor(x, dtype=tf.string)
-    if tf.as_dtype(x.dtype).is_floating and x.dtype != keras.config.floatx():
+    if kinds.is_scipy_sparse(x):
+        x = sparse.scipy_to_sparse_tensor(x)
+    elif kinds.is_jax_sparse(x):
+        x = sparse.jax_to_sparse_tensor(x)
+    if tf.is_tensor(x):
+        return tf.cast(x, keras.config.floatx()) if is_other_float(x.dtype) else x
+    if kinds.is_data_frame(x):
+        return frame_to_array(x)
+    if kinds.is_torch_tensor(x):
+        return torch_to_array(x)
+    column = kinds.is_series(x)
+    if not column:
+        x = np.asarray(x)
+    if is_other_float(x.dtype):
         x = x.astype(keras.config.floatx())
-    return np.expand_dims(x, -1) if column else x
+    return np.expand_dims(x.to_numpy(), -1) if column else x
+
+
+def frame_to_array(frame):
+    """`to_array` of a pandas DataFrame: NumPy array `[samples, columns]`."""
+    if any(map(is_other_float, frame.dtypes)):  # columns after the first such one may be anything
+        return frame.astype(keras.config.floatx()).to_numpy()
+    array = frame.to_numpy()
+    if array.dtype == object and any(dtype.name != "string" for dtype in frame.dtypes):
+        names = ", ".join(sorted({str(dtype) for dtype in frame.dtypes}))
+        raise ValueError(
+            f"The columns of a DataFrame have no common dtype, but: {names}. Convert them to one "
+            "first, as by `frame.astype('float32')`."
+        )
+    return array
+
+
+def torch_to_array(tensor):
+    """`to_array` of a `torch.Tensor`; NumPy lacks bfloat16, all of whose values float32 has."""
+    other = is_other_float(tensor.dtype)
+    if other and not str(tensor.dtype).endswith("float64"):
+        tensor = tensor.float()
+    array = np.asarray(tensor)
+    return array.astype(keras.config.floatx()) if other else array
+
+
+def is_other_float(dtype):
+    """Whether a dtype of any library is one of floats, but not `keras.config.floatx()`.
+
+    Raises:
+        ValueError: Keras does not have it.
+    """
+    try:
+        name = keras.backend.standardize_dtype(dtype)
+    except ValueError:
+        raise ValueError(
+            f"Invalid dtype: {getattr(dtype, 'name', dtype)}. Convert the data to a dtype that "
+            "Keras has, as by `.astype('float32')`."
+        ) from None
+    return keras.backend.is_float_dtype(name) and name != keras.config.floatx()
 
 
 def len_(array):
-    """Samples in an array, tensor or data frame."""
+    """Number of samples in an array, tensor or data frame."""
     return int(array.shape[0])
 
 
@@ -165,6 +233,7 @@ def _count_samples(x, y, sample_weight):
     if len(distinct) != 1:
         counts = ", ".join(f"{name}: {group}" for name, group in sizes.items() if group)
         raise ValueError(
-            f"All arrays must contain the same number of samples. Received {counts or 'no data'}."
+            "Data cardinality is ambiguous. Make sure all arrays contain the same number of "
+            f"samples. Received {counts or 'no data'}."
         )
     return distinct.pop()

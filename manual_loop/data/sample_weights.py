@@ -1,6 +1,6 @@
-"""What `fit` makes of `class_weight` and `sample_weight`: one weight for each sample.
+"""How `fit` turns `class_weight` and `sample_weight` into one weight for each sample.
 
-A class weight is a sample weight that is looked up by the label, in training only
+A class weight is a sample weight that is looked up by the label, in training alone
 (`keras/src/trainers/data_adapters/data_adapter_utils.py`, `class_weight_to_sample_weights`;
 `tf_dataset_adapter.py`, `make_class_weight_map_fn`; Keras 3.15).
 """
@@ -13,14 +13,14 @@ tree = keras.tree
 
 
 def weigh_classes(y, class_weight):
-    """`class_weight` as `sample_weight`: float `[samples]`, 1 for a class that is not named.
+    """`class_weight` as `sample_weight`: float `[samples]`, 1 for a class that is not listed.
 
     Args:
         y: class numbers `[samples]` or `[samples, 1]`, or one-hot `[samples, classes]`.
         class_weight: dict: class number -> weight.
 
     Raises:
-        AttributeError: `class_weight` is no dict, as in Keras.
+        AttributeError: `class_weight` is not a dict, as in Keras.
     """
     _assert_dict(class_weight)
     y = keras.ops.convert_to_numpy(y)
@@ -32,7 +32,7 @@ def weigh_classes(y, class_weight):
 
 
 def weigh_classes_in_graph(class_weight):
-    """`weigh_classes` for `tf.data`: a function of a batch that adds the weights to it."""
+    """`weigh_classes` for `tf.data`: a function that adds the weights to a batch."""
     _assert_dict(class_weight)
     classes = range(max(class_weight) + 1)
     table = tf.convert_to_tensor([class_weight.get(number, 1.0) for number in classes])
@@ -42,7 +42,7 @@ def weigh_classes_in_graph(class_weight):
         check_class_weight(y, sample_weight)
         if y.shape.rank < 2:
             numbers = as_numbers(y)
-        else:  # how long the last axis is may be known only when the batch is there
+        else:  # the size of the last axis may be known only at run time
             one_hot = tf.shape(y)[-1] > 1
             numbers = tf.cond(one_hot, lambda: of_one_hot(y), lambda: as_numbers(y[..., 0]))
         return x, y, tf.gather(table, numbers)
@@ -64,18 +64,23 @@ def _assert_dict(class_weight):
 
 
 def check_class_weight(y, sample_weight):
-    """Raise ValueError where `class_weight` cannot become a sample weight."""
+    """Raise ValueError if `class_weight` cannot become a sample weight."""
     if sample_weight is not None:
-        raise ValueError("`class_weight` and `sample_weight` cannot be given at the same time.")
+        raise ValueError(
+            "You cannot `class_weight` and `sample_weight` at the same time: pass one of the two."
+        )
     if tree.is_nested(y):
-        raise ValueError("`class_weight` is only supported for a model with one output.")
+        raise ValueError(
+            "`class_weight` is only supported for Models with a single output. Pass `sample_weight`"
+            " instead, one array for each output."
+        )
 
 
 def one_for_each_output(y, sample_weight):
-    """`sample_weight` in the structure of `y`: a single array is given to every output.
+    """`sample_weight` in the structure of `y`: a single array applies to every output.
 
     Raises:
-        ValueError: another structure than that of `y`, or one array with more than one weight a
+        ValueError: a structure other than that of `y`, or a single array with several weights per
             sample for several outputs.
     """
     if sample_weight is None or not tree.is_nested(y):
@@ -84,15 +89,16 @@ def one_for_each_output(y, sample_weight):
         shape = tuple(sample_weight.shape)
         if len(shape) != 1 and shape[1:] != (1,):
             raise ValueError(
-                "One `sample_weight` array for several outputs must have shape [samples]. Pass one "
-                f"array for each output instead. Received shape: {shape}"
+                "For a model with multiple outputs, when providing a single `sample_weight` array, "
+                "it must have shape [samples]. Pass one array for each output instead. Received "
+                f"shape: {shape}"
             )
         return tree.map_structure(lambda _: sample_weight, y)
     try:
         tree.assert_same_structure(y, sample_weight)
     except ValueError:
         raise ValueError(
-            "`sample_weight` must have one array for each output in `y`. Received structures "
+            "You should provide one `sample_weight` array per output in `y`. Received structures "
             f"y: {tree.map_structure(lambda _: '*', y)} and "
             f"sample_weight: {tree.map_structure(lambda _: '*', sample_weight)}"
         ) from None

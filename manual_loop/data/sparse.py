@@ -1,7 +1,7 @@
-"""Sparse arrays, of TensorFlow or SciPy: rows of them can be sliced and gathered like dense ones.
+"""Sparse arrays of TensorFlow, SciPy or JAX, whose rows are gathered like those of dense arrays.
 
-A `tf.SparseTensor` has no gather. Its indices and values, cut into one ragged row for each sample,
-have one (`keras/src/trainers/data_adapters/array_slicing.py`, `TensorflowSparseWrapper`, Keras
+A `tf.SparseTensor` cannot be gathered. Its indices and values, as one ragged row for each sample,
+can (`keras/src/trainers/data_adapters/array_slicing.py`, `TensorflowSparseWrapper`, Keras
 3.15).
 """
 
@@ -10,20 +10,31 @@ import collections
 import numpy as np
 import tensorflow as tf
 
+from manual_loop.data.kinds import is_instance
+
 # `columns`: ragged [samples, values, axes - 1]; `values`: ragged [samples, values];
-# `like`: an empty tensor whose static shape is that of the sparse one but for the samples.
+# `like`: an empty tensor with the static shape of the sparse one, except for the samples.
 SparseRows = collections.namedtuple("SparseRows", ["columns", "values", "like"])
 
 
-def is_scipy_sparse(x):
-    """Whether `x` is a sparse array or matrix of SciPy, told without importing SciPy."""
-    return type(x).__module__.startswith("scipy.sparse") and hasattr(x, "tocoo")
-
-
-def to_sparse_tensor(x):
+def scipy_to_sparse_tensor(x):
     """A SciPy sparse matrix as `tf.SparseTensor`, its rows in order."""
     x = x.tocsr().tocoo()
     return tf.SparseTensor(np.stack([x.row, x.col], axis=1).astype("int64"), x.data, x.shape)
+
+
+def jax_to_sparse_tensor(x):
+    """A `jax.experimental.sparse.BCOO` as `tf.SparseTensor`.
+
+    Raises:
+        ValueError: another sparse format of JAX.
+    """
+    if not is_instance(x, "jax", "BCOO"):
+        raise ValueError(
+            f"Of JAX's sparse formats only BCOO is supported. Received: {type(x).__name__}. "
+            "Convert it first, as by `BCOO.fromdense(x.todense())`."
+        )
+    return tf.SparseTensor(x.indices, x.data, x.shape)
 
 
 def to_rows(sparse):

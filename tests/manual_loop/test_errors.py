@@ -222,7 +222,7 @@ FIT = [
     row("`x`.*shape", x=lambda: generator((X, Y), (X, Y), (X[:, :7], Y)), y=None),
     row("sample_weight", x=lambda: generator((X, Y, Y, Y)), y=None),
     row("4 elements", x=lambda: Batches(X, Y, Y, Y), y=None),
-    row("`x`.*length 0", x=lambda: Batches(length=0), y=None),
+    row("length 0.*`x`", x=lambda: Batches(length=0), y=None),
     row("shape", x=lambda: tf.data.Dataset.from_tensor_slices((X, Y)), y=None),
     row("`y`", x=lambda: tf.data.Dataset.from_tensors(X), y=None),
     row("`steps_per_epoch`", steps_per_epoch="2"),
@@ -317,6 +317,35 @@ def test_a_validation_split_outside_its_range(split):
     assert isinstance(error, ValueError)
     assert "validation_split" in str(error)
     assert not changed
+
+
+def distributed(from_function):
+    strategy = tf.distribute.MirroredStrategy(["CPU:0"])
+    if from_function:
+        return strategy.distribute_datasets_from_function(lambda context: dataset())
+    return strategy.experimental_distribute_dataset(dataset())
+
+
+def of_grain():
+    return type("MapDataset", (), {"__module__": "grain.python"})()
+
+
+@covers("errors: kinds of data that fit trains on and the loop refuses", promise="ValueError")
+@pytest.mark.parametrize("call", ["fit", "evaluate", "predict"])
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (lambda: distributed(False), "`x` is a DistributedDataset.*`tf.data.Dataset` itself"),
+        (lambda: distributed(True), "`x` is a DistributedDatasetsFromFunction.*`tf.data.Dataset`"),
+        (of_grain, "`x` is a dataset of Grain.*generator"),
+    ],
+    ids=["distributed", "distributed from a function", "Grain"],
+)
+def test_kinds_of_data_refused_by_name(call, make, says):
+    trainer = TRAINERS["manual_loop"](plain())
+    trainer.compile("sgd", SPARSE)
+    with pytest.raises(ValueError, match=says):
+        getattr(trainer, call)(make())
 
 
 OVERRIDES = (
