@@ -76,10 +76,13 @@ class ResolvedLoss:
         """The `Term`s, resolved from the shapes of the first batch; the structure of their paths.
 
         Raises:
-            ValueError, KeyError: an unknown name; or `loss` does not match the outputs.
+            ValueError, KeyError, TypeError: an unknown name; or `loss` does not match the outputs.
         """
         container = self._container
         if not container.built:
+            by_name = isinstance(self.given, dict) and not isinstance(y_pred, dict)
+            if by_name and not self.output_names:
+                raise TypeError("`loss` is a dict, but the model's outputs have no names.")
             with nearest_names(keras.losses, "loss", tree.flatten(self.given)):
                 container.build(y, y_pred)
         losses = container._flat_losses

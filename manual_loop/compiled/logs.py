@@ -17,8 +17,7 @@ def to_floats(logs):
             floats.update(to_floats(value))
             continue
         try:  # what cannot be a number stays, as an array if possible
-            if tf.is_tensor(value):
-                value = keras.ops.convert_to_numpy(value)
+            value = keras.ops.convert_to_numpy(value) if tf.is_tensor(value) else value
             value = float(value)
         except (TypeError, ValueError):
             pass

@@ -100,7 +100,8 @@ class CompiledLoss:
             labels = [None if loss is None else next(left) for loss in losses]
             return tree.pack_sequence_as(self._resolved.given, labels)
         raise ValueError(
-            "y_true and y_pred have different structures: `y` must match the model's outputs.\n"
+            "y_true and y_pred have different structures. `y` must have the structure of the "
+            "model's outputs.\n"
             f"y: {tree.map_structure(lambda _: '*', y)}\n"
             f"outputs: {tree.map_structure(lambda _: '*', y_pred)}"
         )

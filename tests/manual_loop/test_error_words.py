@@ -249,8 +249,6 @@ COMPILE = [
         "must match the number of losses",
         **{**OUTPUTS, "compile": {**BOTH, "loss_weights": [1.0]}},
     ),
-]
-LEAD = [
     row(
         ValueError,
         "Expected keys",
@@ -315,14 +313,3 @@ ROW = ("error", "words", "build", "compile", "call", "arguments")
 def test_words(side, error, words, build, compile, call, arguments, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert_said(side, error, words, build, compile, call, arguments)
-
-
-@pytest.mark.parametrize(ROW, LEAD)
-def test_words_of_fit(error, words, build, compile, call, arguments):
-    assert_said("keras_fit", error, words, build, compile, call, arguments)
-
-
-@pytest.mark.xfail(strict=True, reason="the loop uses other words")
-@pytest.mark.parametrize(ROW, LEAD)
-def test_words_still_missing(error, words, build, compile, call, arguments):
-    assert_said("manual_loop", error, words, build, compile, call, arguments)

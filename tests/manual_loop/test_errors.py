@@ -122,7 +122,7 @@ COMPILE = [
         compile={**NAMED, "weighted_metrics": ["mae"]},
     ),
     row(
-        r"`loss` must name the outputs \['klass', 'value'\]. Received: \['klass'\]",
+        r"Expected keys \['klass', 'value'\] in loss dict, but found loss.keys\(\)=\['klass'\]",
         build=two_outputs,
         y=[Y, VALUE],
         compile={"loss": {"klass": SPARSE}},
@@ -131,13 +131,13 @@ COMPILE = [
     row("`loss`", build=two_named, **DICTS, compile={"loss": {"nope": "mse"}}),
     row("`loss`", build=two_outputs, y=[Y, VALUE], compile={"loss": [SPARSE, "mse", "mae"]}),
     row(
-        r"`loss` has an entry at \('rest',\) that",
+        r"\('rest',\) in the `loss` argument, can't be found in the model's output",
         build=outputs_in_outputs,
         y={"klass": Y, "rest": [VALUE]},
         compile={"loss": {"klass": SPARSE, "rest": {"value": "mse"}}},
     ),
     row(
-        "`loss_weights` must match the number of losses: 2 losses and 3 weights",
+        "`loss_weights` must match the number of losses, got 2 losses and 3 weights",
         build=two_outputs,
         y=[Y, VALUE],
         compile={**BOTH, "loss_weights": [1.0, 2.0, 3.0]},

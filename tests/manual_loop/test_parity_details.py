@@ -23,7 +23,7 @@ from cases import (
 )
 from parity import assert_parity, fit, observe, train, values
 
-from fit_unfolded.record import Recorder
+from fit_unfolded.comparison.record import Recorder
 
 callbacks, layers, optimizers = keras.callbacks, keras.layers, keras.optimizers
 EAGER = {"run_eagerly": True}
@@ -531,12 +531,7 @@ def validated_by_workers(Trainer, workers):
     "workers",
     [
         1,
-        pytest.param(
-            2,
-            marks=pytest.mark.xfail(
-                strict=True, reason="The loop fetches anew for every validation."
-            ),
-        ),
+        2,
     ],
 )
 def test_validation_steps_with_workers(workers):
