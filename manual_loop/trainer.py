@@ -1,25 +1,22 @@
 """The loop: what `compile`, `fit`, `evaluate` and `predict` do around a step.
 
 In the order of `keras/src/backend/tensorflow/trainer.py`, `TensorFlowTrainer.fit`, `evaluate`,
-`predict` (Keras 3.15). Callbacks are Keras's own and find the model as they know it: the loop sets
-`model.optimizer`, `model.stop_training` and `model.history` as `fit` does, and updates the metrics
-that `model.metrics` lists.
+`predict` (Keras 3.15). Callbacks are Keras's own, and find the model as `fit` would leave it.
 """
 
-import contextlib
 import warnings
 from typing import Any
 
 import keras
 
+from manual_loop.callbacks import callback_list, in_order, is_due, to_floats, watches_batches
 from manual_loop.compiled.configuration import Configuration
-from manual_loop.compiled.logs import in_order, is_due, to_floats, watches_batches
 from manual_loop.compiled.lookup import look_up
 from manual_loop.compiled.refusals import refuse_arguments, refuse_fractions, refuse_overrides
 from manual_loop.data.arrays import split
 from manual_loop.data.epoch_iterator import EpochIterator
 from manual_loop.distribution import distribution_of
-from manual_loop.execution.step_function import concatenate_all, take
+from manual_loop.execution.step_function import concatenate_all, released, take
 from manual_loop.saving import model_files
 
 
@@ -60,11 +57,10 @@ class Trainer:
     ):
         """Choose optimizer, loss and metrics, and how a step is run (`keras.Model.compile`).
 
-        This is the one call of `Model.compile`. It records the arguments, so that callbacks see a
-        compiled model and Keras saves it as one; it wraps the optimizer in a `LossScaleOptimizer`
-        for `mixed_float16`, and resolves `jit_compile="auto"`: XLA if there is an accelerator, no
-        strategy, no determinism, and no layer without XLA (`Trainer._resolve_auto_jit_compile`).
-        What the arguments mean for a step is resolved by `compiled/` on the first batch.
+        This is the one call of `Model.compile`: callbacks see a compiled model, and Keras saves it
+        as one. It wraps the optimizer in a `LossScaleOptimizer` for `mixed_float16`, and resolves
+        `jit_compile="auto"`: XLA if there is an accelerator, no strategy, no determinism, and no
+        layer that XLA cannot compile (`Trainer._resolve_auto_jit_compile`).
 
         Raises:
             ValueError: an unknown optimizer, or an argument of the wrong type.
@@ -133,22 +129,14 @@ class Trainer:
         if validation_split and validation_data is None:
             (x, y, sample_weight), validation_data = split(x, y, sample_weight, validation_split)
         if validation_data is not None:
-            validation_data = keras.utils.unpack_x_y_sample_weight(validation_data)
-        batches = self._batches(
-            x,
-            y,
-            sample_weight,
-            batch_size=batch_size,
-            steps_per_epoch=steps_per_epoch,
-            shuffle=shuffle,
-            class_weight=class_weight,
-        )
+            val_x, val_y, val_weight = keras.utils.unpack_x_y_sample_weight(validation_data)
+        how = {"shuffle": shuffle, "class_weight": class_weight}
+        batches = self._batches(x, y, sample_weight, batch_size, steps_per_epoch, **how)
         self._distribution.build(model, self._configuration, batches.dataset)
         batches.reset()
 
-        callbacks = self._callback_list(
-            callbacks, verbose, epochs=epochs, steps=batches.num_batches, add_history=True
-        )
+        how = {"verbose": verbose, "epochs": epochs, "add_history": True}
+        callbacks = self._callbacks(callbacks, batches, **how)
         model.stop_training = False
         train_function = self._function("train")
         callbacks.on_train_begin()
@@ -157,7 +145,7 @@ class Trainer:
         epoch_logs = validation_batches = None
         # BackupAndRestore leaves the epoch to resume at in this attribute, in on_train_begin
         initial_epoch = getattr(model, "_initial_epoch", None) or initial_epoch
-        with self._data_released():
+        with released(self._functions):
             for epoch in range(initial_epoch, epochs):
                 model.reset_metrics()
                 callbacks.on_epoch_begin(epoch)
@@ -166,10 +154,9 @@ class Trainer:
 
                 if validation_data is not None and is_due(epoch, validation_freq):
                     if validation_batches is None:
+                        size = validation_batch_size or batch_size
                         validation_batches = self._batches(
-                            *validation_data,
-                            batch_size=validation_batch_size or batch_size,
-                            steps_per_epoch=validation_steps,
+                            val_x, val_y, val_weight, size, validation_steps
                         )
                     validation_logs = self._evaluate(validation_batches, callbacks)
                     epoch_logs.update({f"val_{k}": v for k, v in validation_logs.items()})
@@ -215,10 +202,10 @@ class Trainer:
             list of floats, or one float if there is no metric; with `return_dict`, a dict.
         """
         self._check("evaluate", locals())
-        batches = self._batches(x, y, sample_weight, batch_size=batch_size, steps_per_epoch=steps)
+        batches = self._batches(x, y, sample_weight, batch_size, steps)
         self._distribution.build(self.model, self._configuration, batches.dataset)
-        callbacks = self._callback_list(callbacks, verbose, epochs=1, steps=batches.num_batches)
-        with self._data_released():
+        callbacks = self._callbacks(callbacks, batches, verbose=verbose, epochs=1)
+        with released(self._functions):
             logs = self._evaluate(batches, callbacks)
         return logs if return_dict else in_order(self.model, logs)
 
@@ -253,9 +240,9 @@ class Trainer:
         self._check("predict", locals())
         model = self.model
         x = self._distribution.in_order(x)
-        batches = self._batches(x, batch_size=batch_size, steps_per_epoch=steps)
+        batches = self._batches(x, None, None, batch_size, steps)
         self._distribution.build(model, None, batches.dataset)
-        callbacks = self._callback_list(callbacks, verbose, epochs=1, steps=batches.num_batches)
+        callbacks = self._callbacks(callbacks, batches, verbose=verbose, epochs=1)
         predict_function = self._function("predict")
         model.stop_predicting = False
         callbacks.on_predict_begin()
@@ -272,11 +259,7 @@ class Trainer:
         return concatenate_all(collected)
 
     def save(self, path):
-        """Write the model, its training configuration and the optimizer's state to `path`.
-
-        Args:
-            path: a file name that ends in `.h5` or `.keras`.
-        """
+        """Write model, training configuration and optimizer to a `.h5` or `.keras` file."""
         model_files.save(self.model, path)
 
     def _check(self, method, arguments):
@@ -289,64 +272,48 @@ class Trainer:
         self._distribution.check_arguments(method, self.model, arguments)
 
     def _follow_model(self):
-        """Start anew if the model was compiled since: by this trainer, another one or itself."""
+        """Start anew if the model was compiled since, by whomever."""
         if self._configuration is None or not self._configuration.is_current:
             self._configuration = Configuration(self.model)
             self._distribution = distribution_of(self.model)
             self._functions = {}
 
-    def _batches(self, x, y=None, sample_weight=None, **arguments):
-        """An `EpochIterator` of data as `fit` takes them."""
-        steps, distribution = self.model.steps_per_execution, self._distribution
+    def _batches(self, x, y, sample_weight, batch_size, steps_per_epoch, **how):
+        """An `EpochIterator`."""
         return EpochIterator(
-            x, y, sample_weight, steps_per_execution=steps, distribution=distribution, **arguments
+            x,
+            y,
+            sample_weight,
+            batch_size=batch_size,
+            steps_per_epoch=steps_per_epoch,
+            steps_per_execution=self.model.steps_per_execution,
+            distribution=self._distribution,
+            **how,
         )
 
     def _function(self, kind):
         """The train, test or predict function, made when first needed as the model says then."""
+        model = self.model
         if kind not in self._functions:
             make = getattr(self._distribution, f"{kind}_function")
-            self._functions[kind] = make(self.model, self._configuration, **how_to_run(self.model))
+            self._functions[kind] = make(
+                model,
+                self._configuration,
+                run_eagerly=model.run_eagerly,
+                jit_compile=model.jit_compile,
+                steps_per_execution=lambda: model.steps_per_execution,
+            )
         return self._functions[kind]
 
-    @contextlib.contextmanager
-    def _data_released(self):
-        """Around the steps: afterwards, also after an error, no graph holds the data."""
-        try:
-            yield
-        finally:
-            for function in self._functions.values():
-                function.release()
-
-    def _callback_list(self, callbacks, verbose, *, epochs, steps, add_history=False):
-        """Keras's own container: it adds History and the progress bar and turns logs to floats."""
-        if isinstance(callbacks, keras.callbacks.CallbackList):
-            return callbacks
-        return keras.callbacks.CallbackList(
-            self._distribution.callbacks(callbacks),
-            add_history=add_history,
-            add_progbar=verbose != 0,
-            verbose=verbose,
-            epochs=epochs,
-            steps=steps,
-            model=self.model,
-        )
+    def _callbacks(self, callbacks, batches, **how):
+        return callback_list(callbacks, self._distribution, self.model, batches.num_batches, **how)
 
     def _metrics_or(self, logs):
-        """The metrics as they stand, or `logs` if they have other names.
+        """The metrics as they stand; `logs` if these have other names.
 
-        The metrics rather than the last logs: fit reads them outside the graph, and XLA may round
-        a division differently in its last bit (`Trainer._get_metrics_result_or_logs`).
+        fit reads them outside the graph too (`_get_metrics_result_or_logs`): XLA may round a
+        division differently.
         """
         with self._distribution.errors_of_lost_workers():
             results = self.model.get_metrics_result()
         return results if set(logs) == set(results) else logs
-
-
-def how_to_run(model):
-    """What `compile` decided about running a step; traced graphs keep the steps of their time."""
-    return {
-        "run_eagerly": model.run_eagerly,
-        "jit_compile": model.jit_compile,
-        "steps_per_execution": lambda: model.steps_per_execution,
-    }

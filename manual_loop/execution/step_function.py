@@ -13,6 +13,7 @@ Keras 3.15 has the same modes (`keras/src/backend/tensorflow/trainer.py`,
 arrays stay on the device: see `bound_step.py`.
 """
 
+import contextlib
 import itertools
 
 import keras
@@ -116,6 +117,20 @@ class PredictFunction:
 
     def release(self):
         """Nothing is bound."""
+
+
+@contextlib.contextmanager
+def released(functions):
+    """Around the steps of `fit`: afterwards, also after an error, no graph holds the data.
+
+    Args:
+        functions: dict, whose values are `StepFunction`s or `PredictFunction`s when the block ends.
+    """
+    try:
+        yield
+    finally:
+        for function in functions.values():
+            function.release()
 
 
 def take(iterator, count):

@@ -30,7 +30,6 @@ from fit_unfolded.workloads import Data
 from manual_loop.data import resident
 from manual_loop.data.resident import WIDENED, ResidentDataset, gather, widen
 from manual_loop.execution.graph import on_plain_tensors
-from manual_loop.trainer import how_to_run
 
 needs_kernels = pytest.mark.skipif(
     not tf.test.is_built_with_cuda(), reason="this TensorFlow was built without kernels for GPUs"
@@ -160,7 +159,7 @@ def test_auto_means_xla_where_there_is_a_gpu(monkeypatch, kinds, xla):
     for Trainer in gpu_check.TRAINERS.values():
         trainer = Trainer(plain())
         trainer.compile("sgd", "mse")
-        assert how_to_run(trainer.model)["jit_compile"] is xla
+        assert trainer.model.jit_compile is xla
 
 
 @pytest.mark.parametrize("Callback", [Watch, Clock])

@@ -14,7 +14,7 @@ import tensorflow as tf
 from cases import SPARSE, VALUE, X, Y, plain, two_outputs
 from parity import TRAINERS, Pair, assert_parity, assert_same, covers, fit, values, watch
 
-from manual_loop.compiled.logs import watches_batches
+from manual_loop.callbacks import watches_batches
 
 callbacks = keras.callbacks
 CLASSES = {"x": X, "y": Y, "validation_data": (X[:10], Y[:10])}

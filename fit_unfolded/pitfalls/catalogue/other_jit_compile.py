@@ -14,9 +14,9 @@ from fit_unfolded.pitfalls.source import Edit, Place
 from fit_unfolded.pitfalls.tiny import SPARSE, blobs, classifier
 
 EDIT = Edit(
-    "manual_loop.trainer:how_to_run",
-    right='"jit_compile": model.jit_compile,',
-    wrong='"jit_compile": False,',
+    "manual_loop.trainer:Trainer._function",
+    right="jit_compile=model.jit_compile,",
+    wrong="jit_compile=False,",
 )
 KERAS = Place(
     "keras.src.backend.tensorflow.trainer:TensorFlowTrainer._make_function",

@@ -1,9 +1,26 @@
-"""The logs: what callbacks and `evaluate` are given of the metrics, and when."""
+"""Around Keras's own callbacks: their container, and the logs that they are given."""
 
 import keras
 import tensorflow as tf
 
 BASE = keras.callbacks.Callback
+
+
+def callback_list(callbacks, distribution, model, num_batches, **how):
+    """`keras.callbacks.CallbackList`: it adds History and the progress bar.
+
+    Args:
+        callbacks: a callback, a list of them, a `CallbackList` or None.
+        distribution: which of them run in this process, see `distribution/single_device.py`.
+        num_batches: steps of an epoch, or None if unknown.
+        **how: `verbose`, `epochs`, and `add_history` for `fit`.
+    """
+    if isinstance(callbacks, keras.callbacks.CallbackList):
+        return callbacks
+    callbacks, progress_bar = distribution.callbacks(callbacks), how["verbose"] != 0
+    return keras.callbacks.CallbackList(
+        callbacks, add_progbar=progress_bar, model=model, **how, steps=num_batches
+    )
 
 
 def to_floats(logs):
