@@ -1,4 +1,4 @@
-"""Side one: `compile` and `fit`, as Keras gives them."""
+"""The reference: `compile` and `fit`, as Keras provides them."""
 
 import importlib
 from typing import TYPE_CHECKING, Any

@@ -30,7 +30,7 @@ def misquoted(page):
     """The paragraphs of the quoted code that are not in the file, line by line."""
     for file, code in quotations(page):
         lines = (ROOT / file).read_text().splitlines()
-        for paragraph in code.strip("\n").split("\n\n"):
+        for paragraph in re.split(r"\n{2,}", code.strip("\n")):
             quoted = paragraph.splitlines()
             places = range(len(lines) - len(quoted) + 1)
             if not any(lines[at : at + len(quoted)] == quoted for at in places):
