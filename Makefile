@@ -1,10 +1,10 @@
-# Needs only make and Python 3.11 to 3.13 with venv; uv is used where it is on the PATH.
+# Needs only make and Python 3.11 to 3.13 with venv; uses uv if it is on the PATH.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# For bench-peers: another requirement for PyTorch, such as torch==2.13.0+cpu.
+# For bench-peers: a specific PyTorch, such as TORCH=torch==2.13.0+cpu.
 TORCH ?=
-# Tests at a time: `make test JOBS=4`. Each takes up to 3 GB of memory.
+# Parallel test processes: `make test JOBS=4`. Each takes up to 3 GB of memory.
 JOBS ?= 2
 STAMP := $(VENV)/.installed
 
@@ -13,7 +13,7 @@ export TF_CPP_MIN_LOG_LEVEL ?= 3
 PEERS := $(VENV)/.peers
 MUTANTS := $(VENV)/.mutants
 GPU := $(VENV)/.gpu
-# Installs into the environment.
+# Command that installs into the environment.
 PIP = $(if $(shell command -v uv),uv pip install --quiet --python $(BIN)/python,\
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check)
 
@@ -28,28 +28,28 @@ bench: $(STAMP)
 bench-peers: $(PEERS)
 	$(BIN)/fit-unfolded bench --peers
 
-# Parity, tolerances and throughput on this machine's GPU, in results/gpu-check.md
+# Parity, tolerances and throughput on this machine's GPU; writes results/gpu-check.md.
 gpu-check: has-gpu $(GPU)
 	$(BIN)/fit-unfolded gpu-check
 
-# Before anything is installed: NVIDIA's libraries are large.
+# Checked before anything is installed: NVIDIA's libraries are large.
 has-gpu:
 	@nvidia-smi -L >/dev/null 2>&1 || { \
-		echo 'error: no GPU here: `nvidia-smi -L` lists none; see to its driver first.' >&2; \
+		echo 'error: no GPU found: `nvidia-smi -L` lists none. Check its driver first.' >&2; \
 		exit 2; }
 
-# Replicas and workers of this one machine, and a model of what a step costs: see docs/scaling.md
+# Replicas and workers on this machine, and a cost model of a step: see docs/scaling.md.
 scaling: $(STAMP)
 	$(BIN)/python -m fit_unfolded.bench.scaling $(or $(FILE),scaling.json)
 
 test: lint
 	$(BIN)/python -m pytest -q -n $(JOBS) --dist worksteal
 
-# Random examples on both sides: make fuzz N=1000
+# Random examples with both implementations: make fuzz N=1000
 fuzz: $(STAMP)
 	$(BIN)/python tests/support/fuzz.py $(or $(N),100)
 
-# Small changes to the loop's code, drawn at random, and whether a test notices: make mutants N=300
+# Mutation testing of the loop, see docs/mutants.md: make mutants N=300
 mutants: $(MUTANTS)
 	$(BIN)/python tests/support/mutants.py $(or $(N),150) --jobs $(JOBS)
 
@@ -62,7 +62,7 @@ format: $(STAMP)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# A stamp is written last, so that an installation broken off is done again.
+# The stamp is written last, so that an interrupted installation is repeated.
 $(STAMP): pyproject.toml
 	@echo 'Installing into $(VENV): some minutes, once.'
 	@if command -v uv >/dev/null 2>&1; then \

@@ -1,10 +1,10 @@
-"""What all benchmarks share: the clock, the environment in every record."""
+"""Shared by all benchmarks: the clock, and the environment in every record."""
 
 import os
 
 from fit_unfolded.common.tf_import import import_tensorflow
 
-LOAD = os.getloadavg()[0]  # of the last minute, before anything was run
+LOAD = os.getloadavg()[0]  # of the last minute, before any benchmark
 import_tensorflow()
 
 import pytest  # noqa: E402
@@ -13,10 +13,10 @@ from fit_unfolded.bench.environment import environment  # noqa: E402
 
 
 class Clock:
-    """A clock that stands still but for `advance`.
+    """A clock that only `advance` moves.
 
-    What is compared must be timed in turns, which pytest-benchmark cannot do: it times one test
-    after another. So `fit_unfolded.bench.measure` has timed the rounds, and each is entered here.
+    Variants that are compared must run alternately, but pytest-benchmark times one test after
+    another. So `fit_unfolded.bench.measure` times the rounds, and each is entered with this clock.
     """
 
     def __init__(self):
@@ -35,7 +35,7 @@ REFUSED: dict[str, str] = {}
 
 @pytest.fixture
 def refuse():
-    """Fails, and notes for the report which figure was refused, and why."""
+    """Fails, and records for the report which figure was refused, and why."""
 
     def refused(figure, why):
         REFUSED[figure] = why
@@ -46,7 +46,7 @@ def refuse():
 
 @pytest.fixture
 def enter(benchmark):
-    """Enters rounds timed before, their group, and what else is known of them."""
+    """Enters rounds that were timed before, their group, and further information."""
 
     def entered(seconds, group, **extra_info):
         rounds = iter(seconds)
@@ -64,7 +64,7 @@ def pytest_collection_modifyitems(items):
 
 
 def pytest_benchmark_update_machine_info(machine_info):
-    for name in ("node", "release"):  # the report is about a kind of machine, not about one
+    for name in ("node", "release"):  # the report is about a type of machine, not one host
         machine_info.pop(name, None)
     machine_info.update(environment(), load_before=LOAD)
 

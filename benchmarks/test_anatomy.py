@@ -1,4 +1,4 @@
-"""Where the time of a step goes, and that of an epoch."""
+"""How the time of a step, and of an epoch, is divided among its parts."""
 
 import pytest
 
@@ -11,9 +11,9 @@ WHAT = {"a step": anatomy_of_a_step, "an epoch": anatomy_of_an_epoch}
 @pytest.mark.parametrize("model", list(MODELS))
 @pytest.mark.parametrize("what", list(WHAT))
 def test_anatomy(benchmark, what, model):
-    """The round is the whole measurement; the pieces are in `extra_info`."""
+    """One round is the whole measurement; the parts are in `extra_info`."""
     if (what, model) == ("an epoch", "cnn"):
-        pytest.skip("convolutions are not put into a block: see multi_step.gains_from_a_block")
+        pytest.skip("with XLA, a CPU runs convolutions one step per call: gains_from_a_block")
     benchmark.group = f"anatomy of {what} {model}"
     pieces = benchmark.pedantic(WHAT[what], [MODELS[model]], rounds=1)
     benchmark.extra_info.update(kind="anatomy", what=what, model=model, pieces=pieces)

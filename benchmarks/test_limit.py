@@ -1,4 +1,4 @@
-"""How fast this machine can be at all."""
+"""The peak arithmetic rate and memory bandwidth of this machine."""
 
 from fit_unfolded.bench.limit import measure_limits
 

@@ -1,4 +1,4 @@
-"""fit and the loop against plain loops in PyTorch and JAX, all in turns with each other."""
+"""fit and the loop against plain loops in PyTorch and JAX, run alternately."""
 
 import functools
 
@@ -12,12 +12,12 @@ from fit_unfolded.bench.limit import work
 from fit_unfolded.bench.models import MODELS
 from fit_unfolded.bench.peers import jax_peers, keras_names, run_peers, torch_peers
 
-SECONDS = 15.0  # a model
+SECONDS = 15.0  # per model
 
 
 @functools.cache
 def measured(name):
-    """Everything about a model, timed when the first is asked for."""
+    """All results for a model, measured on the first call."""
     return run_peers(MODELS[name], SECONDS)
 
 

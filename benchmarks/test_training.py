@@ -1,4 +1,4 @@
-"""fit and the loop: every model, mode and precision, with XLA and without."""
+"""fit and the loop: every model, execution mode and precision, with and without XLA."""
 
 import functools
 
@@ -9,13 +9,13 @@ from fit_unfolded.bench.limit import work
 from fit_unfolded.bench.measure import LossesDiffer
 from fit_unfolded.bench.record import record
 
-SECONDS = 4.0  # a case
-SWEEP_SECONDS = 1.0  # a point
+SECONDS = 4.0  # per case
+SWEEP_SECONDS = 1.0  # per point
 
 
 @functools.cache
 def measured(case, **limits):
-    """All variants of the case, timed in turns with each other when the first is asked for."""
+    """All variants of the case, run alternately on the first call."""
     try:
         return run(case, **limits)
     except LossesDiffer as refusal:

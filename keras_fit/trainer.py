@@ -1,4 +1,4 @@
-"""`Trainer`: the interface both sides share, over the model's own methods."""
+"""`Trainer`: the interface of both implementations, over the model's own methods."""
 
 import os
 import zipfile
@@ -120,8 +120,8 @@ class Trainer:
     def save(self, path):
         """As `keras.Model.save`, through a temporary file that is renamed when complete.
 
-        What Keras leaves out lies beside what it writes: `manual_loop.load_model` finds it there,
-        `keras.models.load_model` passes over it.
+        The states that Keras does not save are added to the file: `manual_loop.load_model` reads
+        them, `keras.models.load_model` ignores them.
 
         Args:
             path: a file name that ends in `.h5` or `.keras`; the directory exists.
@@ -155,7 +155,7 @@ class Trainer:
         compiled = self.model.compiled
         # model_metadata (keras/src/legacy/saving/saving_utils.py, 3.15.1) pops "optimizer" out of
         # the live compile config, so that a later .keras file would come back with RMSprop.
-        # Keras has no public way to put it back, short of compiling and tracing anew.
+        # Keras has no public way to restore it, except to compile and trace again.
         arguments = dict(self.model._compile_config.config) if compiled else None
         self.model.save(path)
         if compiled:

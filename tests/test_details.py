@@ -122,7 +122,7 @@ def test_an_entry_is_read_whole():
             "get_metric",
             "is_binary_or_sparse_categorical",
         ],
-        loop=["manual_loop/compiled/lookup.py", "find", "label_kind"],
+        loop=["manual_loop/compiled/configuration.py", "ResolvedMetrics.entries"],
         tests=["tests/manual_loop/compiled/test_parity_compile.py::test_one_output"],
         pitfalls=[],
     )
@@ -133,9 +133,9 @@ def test_an_entry_is_read_whole():
     [
         ("`CompileLoss.call`", "`CompileLoss.cal`", "3: there is no keras/src/.*CompileLoss.cal"),
         ("`keras/src/losses/loss.py`", "`keras/src/losses/los.py`", "there is no keras/.*los.py"),
-        ("`Objective._of_outputs`", "`_of_outputs`", "there is no manual_loop/compiled/loss.py"),
+        ("`CompiledLoss._of_outputs`", "`_of_outputs`", "there is no manual_loop/compiled/loss.py"),
         (
-            "`manual_loop/compiled/lookup.py`",
+            "`manual_loop/compiled/configuration.py`",
             "`manual_loop/name.py`",
             "1: there is no manual_loop/name.py",
         ),

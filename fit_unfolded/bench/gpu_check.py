@@ -55,20 +55,20 @@ class Way(NamedTuple):
 
 GRAPH = {"jit_compile": False}
 XLA = {"jit_compile": True}
-BLOCKS = {"steps_per_execution": BLOCK}
+MULTI_STEP = {"steps_per_execution": BLOCK}
 # Determinism comes last, since it cannot be switched off again; under it Keras switches XLA off.
 # None of the tolerances on a GPU was measured.
 WAYS = (
     Way("eager", {"run_eagerly": True}),
     Way("graph", GRAPH),
-    Way("blocks", GRAPH | BLOCKS),
+    Way("multi-step", GRAPH | MULTI_STEP),
     Way("XLA", XLA),
-    Way("XLA, blocks", XLA | BLOCKS),
+    Way("XLA, multi-step", XLA | MULTI_STEP),
     Way("mixed_float16", GRAPH, "mixed_float16", on_gpu=1e-2),
     Way("mixed_bfloat16", GRAPH, "mixed_bfloat16", on_gpu=1e-2),
     Way("mixed_float16, XLA", XLA, "mixed_float16", on_gpu=1e-2),
     Way("graph, deterministic", GRAPH, deterministic=True, on_gpu=None),
-    Way("blocks, deterministic", GRAPH | BLOCKS, deterministic=True, on_gpu=None),
+    Way("multi-step, deterministic", GRAPH | MULTI_STEP, deterministic=True, on_gpu=None),
 )
 
 

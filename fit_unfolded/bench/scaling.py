@@ -260,7 +260,7 @@ def tables(measured: Sequence[Point], costs: dict[str, Cost]) -> str:
         ]
         for kind, cost in costs.items()
     ]
-    names = ["", "a step", "each", "together", "arithmetic", "input", "gradients"]
+    names = ["", "start", "each", "together", "arithmetic", "input", "gradients"]
     return f"{table(headers, rows)}\n\n{table(names, found)}"
 
 

@@ -1,0 +1,65 @@
+"""Both sides on one page each: they print the same bytes, and nothing else."""
+
+import ast
+import contextlib
+import io
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import keras_fit
+
+PAGE = Path(keras_fit.__file__).with_name("one_page.py")
+MODULES = "keras_fit.one_page", "manual_loop.one_page"
+
+
+@pytest.fixture(scope="module")
+def printed():
+    """Standard output and standard error of each page, in an environment without TF_ settings."""
+    plain = {k: v for k, v in os.environ.items() if not k.startswith("TF_")}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "env": plain}
+    processes = [subprocess.Popen([sys.executable, "-m", name], **pipes) for name in MODULES]
+    return [process.communicate(timeout=120) for process in processes]
+
+
+def test_both_pages_print_the_same_bytes(printed):
+    fit, loop = printed
+    assert fit == loop
+    assert len(fit[0].splitlines()) == 100
+    assert fit[1] == b""
+
+
+def test_with_another_seed_the_first_line_differs(printed):
+    source = PAGE.read_text()
+    for old, new in (("set_random_seed(0)", "set_random_seed(1)"), ("epochs=100", "epochs=1")):
+        assert source.count(old) == 1
+        source = source.replace(old, new)
+    other = io.StringIO()
+    with contextlib.redirect_stdout(other):
+        exec(compile(source, PAGE, "exec"), {})
+    (line,) = other.getvalue().splitlines()
+    (expected, _), _ = printed
+    assert line.startswith("epoch   1  loss ")
+    assert line != expected.decode().splitlines()[0]
+
+
+def test_the_page_is_short_and_imports_nothing_of_this_project():
+    source = PAGE.read_text()
+    modules = {
+        node.module if isinstance(node, ast.ImportFrom) else node.names[0].name
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.Import | ast.ImportFrom)
+    }
+    assert modules == {"keras", "numpy", "os"}
+    assert len(source.splitlines()) <= 45
+
+
+def test_the_package_imports_nothing_until_its_trainer_is_used():
+    code = "import sys, keras_fit; assert 'keras' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
+    assert keras_fit.Trainer.__module__ == "keras_fit.trainer"
+    with pytest.raises(AttributeError, match=r"keras_fit.*no attribute 'Trainr'"):
+        keras_fit.Trainr  # noqa: B018
