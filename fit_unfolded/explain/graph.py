@@ -158,7 +158,7 @@ def _note_traces(trainer: Any, side: str, traces: list[Trace]) -> None:
 
 
 def _count_variables(trainer: Any, side: str) -> int:
-    metrics = resolved(trainer, side, keras.metrics.Metric)
+    metrics = resolved(trainer, keras.metrics.Metric)
     return len(trainer.optimizer.variables) + sum(len(metric.variables) for metric in metrics)
 
 

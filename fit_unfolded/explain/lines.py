@@ -45,7 +45,7 @@ KERAS_FUNCTIONS_HAND_ON = (
     "deserialize",
     "get",
 )
-LOOP_HANDS_ON = ("manual_loop/compiled/configuration.py", "manual_loop/compiled/lookup.py")
+LOOP_HANDS_ON = ("manual_loop/compiled/lookup.py",)
 
 
 class Package:

@@ -91,8 +91,8 @@ def record(
     recording = Recording(PACKAGES[side])
     layers = list(all_layers(trainer.model))
     recording.layers(layers, layer_names(layers))
-    recording.losses(resolved(trainer, side, keras.losses.Loss))
-    recording.metrics(resolved(trainer, side, keras.metrics.Metric))
+    recording.losses(resolved(trainer, keras.losses.Loss))
+    recording.metrics(resolved(trainer, keras.metrics.Metric))
     recording.metrics(metric for layer in layers[1:] for metric in layer.metrics)
     recording.optimizer(trainer.optimizer)
     keras.utils.set_random_seed(seed)
@@ -138,8 +138,8 @@ def decide(
     return halves(
         given,
         eager.optimizer,
-        list(resolved(eager, side, keras.losses.Loss)),
-        list(compiled_metrics(eager, side)),
+        list(resolved(eager, keras.losses.Loss)),
+        list(compiled_metrics(eager)),
         births,
         model,
         looks,
@@ -163,60 +163,44 @@ def layer_names(layers: list[Any]) -> list[str]:
     return names
 
 
-def resolved(trainer: Any, side: str, kind: type) -> Iterator[Any]:
-    """The losses or metrics that a trainer made of its `compile` arguments, each once.
+def resolved(trainer: Any, kind: type) -> Iterator[Any]:
+    """The losses or metrics that `compile` made of its arguments, each once.
 
-    They lie in attributes of the trainer's own objects: of Keras's `CompileLoss` and
-    `CompileMetrics` (`keras/src/trainers/compile_utils.py`), or of the loop's.
+    On both sides they are in Keras's containers, `CompileLoss` and `CompileMetrics`
+    (`keras/src/trainers/compile_utils.py`).
     """
-    if side == "keras_fit":
-        model, package = trainer.model, "keras.src.trainers."
-        roots = [model._loss_tracker, model._compile_loss, model._compile_metrics]
-    else:
-        roots, package = [trainer._configuration], "manual_loop."
-    return reachable(roots, package, kind)
+    model = trainer.model
+    roots = [model._loss_tracker, model._compile_loss, model._compile_metrics]
+    return reachable(roots, kind)
 
 
-def compiled_metrics(trainer: Any, side: str) -> Iterator[Any]:
+def compiled_metrics(trainer: Any) -> Iterator[Any]:
     """The metrics among them that `metrics` and `weighted_metrics` asked for, in order."""
-    if side == "keras_fit":
-        return reachable(
-            [trainer.model._compile_metrics], "keras.src.trainers.", keras.metrics.Metric
-        )
-    return (entry.metric for entry in trainer._configuration.metrics.entries)
+    roots = [trainer.model._compile_metrics]
+    return reachable(roots, keras.metrics.Metric)
 
 
-def reachable(roots: Iterable[Any], package: str, kind: type) -> Iterator[Any]:
-    """Objects of `kind` in containers and in attributes of objects whose class is of `package`."""
+def reachable(roots: Iterable[Any], kind: type) -> Iterator[Any]:
+    """Objects of `kind`, each once, in Keras's containers and in their attributes."""
     seen: set[int] = set()
 
     def walk(thing):
         if id(thing) in seen:
             return
         seen.add(id(thing))
+        parts: Iterable[Any] = ()
         if isinstance(thing, dict):
-            parts: Iterable[Any] = thing.values()
+            parts = thing.values()
         elif isinstance(thing, list | tuple):
             parts = thing
-        elif _is_of(package, thing) and not _is_leaf(thing, kind):
+        elif type(thing).__module__.startswith("keras.src.trainers."):
             parts = vars(thing).values()
-        else:
-            parts = ()
-            if isinstance(thing, kind):
-                yield thing
+        elif isinstance(thing, kind):
+            yield thing
         for part in parts:
             yield from walk(part)
 
     return walk(list(roots))
-
-
-def _is_of(package: str, thing: Any) -> bool:
-    return type(thing).__module__.startswith(package)
-
-
-def _is_leaf(thing: Any, kind: type) -> bool:
-    """Whether this is a loss of the loop's own class, not a container of losses."""
-    return isinstance(thing, kind) and not type(thing).__module__.startswith("keras.src.trainers.")
 
 
 def pair(fit: list[Event], loop: list[Event]) -> tuple[list[Pair], Difference | None]:
