@@ -76,7 +76,7 @@ def shuffled(n):
 
 
 def run(step, x, y, order):
-    """One walk through the data: the mean loss and the accuracy."""
+    """One pass over the data: the mean loss and the accuracy."""
     mean_loss.reset_state()
     accuracy.reset_state()
     for start in range(0, len(x), BATCH_SIZE):

@@ -21,8 +21,8 @@ class EpochIterator:
 
     Args:
         x, y, sample_weight, batch_size, shuffle, class_weight: as in `keras.Model.fit`.
-        steps_per_epoch: batches in an epoch; None for all there are. If given, each epoch goes on
-            where the last one stopped.
+        steps_per_epoch: batches in an epoch; None for all there are. If given, each epoch
+            continues where the last one stopped.
         steps_per_execution: batches in one call.
         distribution: how batches reach the devices, see `distribution/single_device.py`.
 

@@ -6,7 +6,7 @@ they share, and which methods to call around an epoch (`keras/src/trainers/data_
 `torch_data_loader_adapter.py`, Keras 3.15).
 
 A `PyDataset` with workers differs from fit in one way, because fit is not repeatable there: a
-thread of its own (`OrderedEnqueuer._run`) submits batches while the main thread goes on. How many
+thread of its own (`OrderedEnqueuer._run`) submits batches while the main thread continues. How many
 it has submitted when an epoch ends early, and whether worker processes are forked before or after
 `PyDataset.on_epoch_begin`, changes from run to run. Here both are fixed, at what fit does most
 often: see `Enqueuer`.
@@ -137,7 +137,7 @@ def generator_adapter(generator):
         )
     signature = common_signature(first)
 
-    def batches():  # a new iterator goes on where the last one stopped
+    def batches():  # a new iterator continues where the last one stopped
         for batch in itertools.chain(first, generator):
             yield tree.map_structure(_to_signature, batch, signature)
 
@@ -274,7 +274,7 @@ class Enqueuer:
             )
         self._data = data
         self._shuffle = shuffle
-        self._endless = itertools.count()  # goes on at the next start
+        self._endless = itertools.count()  # continues at the next start
         self._left: collections.deque = collections.deque()  # fetched for an earlier start
         self._coming: collections.deque = collections.deque()  # futures
         self._indices: Iterator[int] = iter(())

@@ -1,21 +1,21 @@
 """Workers: the same loop in several processes, on one machine or on many.
 
 Each process, a worker, holds a copy of the model and computes its share of every batch; the sums
-over the workers travel through TensorFlow's collective operations
-(`tf.distribute.MultiWorkerMirroredStrategy`). The environment variable `TF_CONFIG` tells a process
-the addresses of all workers and which of them it is. The first one is the chief: it alone writes.
+over the workers are TensorFlow's collective operations
+(`tf.distribute.MultiWorkerMirroredStrategy`). The environment variable `TF_CONFIG` defines the
+cluster and each task's role. The first worker is the chief: it alone writes files.
 
 Three things that surprise:
 
-1. To read a metric or to gather predictions is a collective operation: all workers must do the same
-   in the same order, or they wait for each other for ever. So they first compare what they are
-   about to do, and every callback decides from logs that are alike on all of them.
-2. A strategy waits for a worker that never comes (25 minutes were seen), deaf to SIGTERM. So the
-   workers meet before TensorFlow starts (`meeting.py`).
-3. TensorFlow notices a dead worker at once if it is the chief, and else after some ten seconds,
-   when its heartbeats are missed; then the operation that waits for it fails on all others.
+1. Reading a metric or gathering predictions is a collective operation: all workers must run the
+   same ones in the same order, or they hang. So they first compare what they are about to do, and
+   every callback decides from logs that are equal on all workers.
+2. A strategy waits for a missing worker (25 minutes were seen) and ignores SIGTERM meanwhile. So
+   the workers have a rendezvous before TensorFlow starts (`rendezvous.py`).
+3. TensorFlow detects a dead chief immediately, and another dead worker after some ten seconds of
+   missed heartbeats; then the operation that waits for it fails on all others.
 
-Keras's own `fit` does none of this: it fails under two workers (Keras 3.15).
+Keras's own `fit` fails with two workers (Keras 3.15).
 """
 
 import contextlib
@@ -33,17 +33,17 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from manual_loop.distribution.rendezvous import assert_alike, meet, read_cluster
+from manual_loop.distribution.rendezvous import assert_equal, read_cluster, rendezvous
 from manual_loop.distribution.replicas import Replicas
 from manual_loop.execution.graph import graph
 
 tree = keras.tree
 
-MEETING_SECONDS = 300  # to start all workers by hand
+RENDEZVOUS_SECONDS = 300  # to start all workers by hand
 START_SECONDS = 60  # for TensorFlow to connect them
 ENDING_SECONDS = 5  # for the system to close the port of a process that has died
 
-# These write files, or send what they would write: they run on the chief alone.
+# These write files, or send what they would write: they run only on the chief.
 WRITERS = (
     keras.callbacks.BackupAndRestore,
     keras.callbacks.CSVLogger,
@@ -74,39 +74,39 @@ def cluster_of(strategy):
     return read_cluster(json.dumps({"cluster": jobs, "task": task}))
 
 
-def multi_worker_strategy(facts=None, seconds=MEETING_SECONDS):
-    """`tf.distribute.MultiWorkerMirroredStrategy` from `TF_CONFIG`, once all workers are there.
+def multi_worker_strategy(configuration=None, seconds=RENDEZVOUS_SECONDS):
+    """`tf.distribute.MultiWorkerMirroredStrategy` from `TF_CONFIG`, once all workers have reported.
 
-    To be made before TensorFlow runs anything.
+    Call it before TensorFlow runs anything.
 
     Args:
-        facts: dict: name -> anything JSON holds, that must be alike on all workers.
+        configuration: dict: name -> JSON value, which must be equal on all workers.
         seconds: to wait for the others.
 
     Returns:
         The strategy; None where `TF_CONFIG` is not set or names no cluster.
 
     Raises:
-        ValueError: `TF_CONFIG` cannot be used, or the workers' facts differ.
-        ConnectionError: a port is in use, or a worker did not come.
+        ValueError: `TF_CONFIG` cannot be used, or the workers' configurations differ.
+        ConnectionError: a port is in use, or a worker did not report.
     """
     cluster = read_cluster(os.environ.get("TF_CONFIG", "{}"))
     if cluster is None:
         return None
-    meet(cluster, facts or {}, seconds)
+    rendezvous(cluster, configuration or {}, seconds)
     terminate = signal.getsignal(signal.SIGTERM)
-    with ended_after(START_SECONDS):  # one may have died since
+    with ended_after(START_SECONDS):  # a worker may have died since
         strategy = tf.distribute.MultiWorkerMirroredStrategy()
     if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, terminate)  # TensorFlow has made itself deaf to it
+        signal.signal(signal.SIGTERM, terminate)  # TensorFlow has ignored it
     return strategy
 
 
 @contextlib.contextmanager
 def ended_after(seconds):
-    """End the process, and show where it stands, when the block takes longer.
+    """End the process with a traceback if the block takes longer.
 
-    While TensorFlow waits here, it lets no other Python thread run: only `faulthandler` can.
+    While TensorFlow waits here, no other Python thread runs: only `faulthandler` can.
     """
     faulthandler.dump_traceback_later(seconds, exit=True, file=2)  # standard error
     try:
@@ -135,8 +135,8 @@ class Workers(Replicas):
         # the global seed, as a graph has it
         seed = graph(lambda: tf.zeros([])).get_concrete_function().graph.seed
         configuration = {**run_configuration(method, model, arguments), "seed": seed}
-        said = self._gather(json.dumps(configuration).encode())
-        assert_alike(dict(zip(self.cluster.addresses, map(json.loads, said), strict=True)))
+        reports = self._gather(json.dumps(configuration).encode())
+        assert_equal(dict(zip(self.cluster.addresses, map(json.loads, reports), strict=True)))
         if seed is None:
             raise ValueError(
                 "Workers without a seed draw different orders of the samples. Call "
@@ -235,7 +235,7 @@ class Workers(Replicas):
         strategy = self.strategy
         each = strategy.num_replicas_in_sync // len(self.cluster.addresses)
 
-        def of_replica(context):  # several replicas of a worker: the first speaks for all
+        def of_replica(context):  # several replicas of a worker: only the first counts
             first = context.replica_id_in_sync_group % each == 0
             return tf.constant(numbers if first else np.zeros_like(numbers))
 
@@ -245,7 +245,7 @@ class Workers(Replicas):
 
 
 def run_configuration(method, model, arguments):
-    """What must be alike on all workers for a call of fit, evaluate or predict.
+    """What must be equal on all workers for a call of fit, evaluate or predict.
 
     Args:
         method: its name.
@@ -288,10 +288,10 @@ def writes(callback):
 
 
 def gone_from(cluster):
-    """The names of the workers that answer no more.
+    """The names of the workers that no longer answer.
 
-    A process that dies may lose its connections, which TensorFlow notices at once, before its port:
-    so all are asked until one is missed.
+    A process that dies may lose its connections, which TensorFlow detects, before its port: so all
+    are asked until one does not answer.
     """
     end = time.monotonic() + ENDING_SECONDS
     while True:
@@ -316,5 +316,5 @@ def answers(cluster, name):
 def in_short(error):
     """The first line of what an error says, without the place in the graph and in Python."""
     place = r"\s|Graph execution error|Detected at node|$"
-    says = [line for line in str(error).splitlines() if not re.match(place, line)]
-    return [*says, ""][0].rpartition("}} ")[-1]
+    words = [line for line in str(error).splitlines() if not re.match(place, line)]
+    return [*words, ""][0].rpartition("}} ")[-1]

@@ -1,8 +1,8 @@
-"""The meeting of several workers, by plain sockets, before TensorFlow starts.
+"""The rendezvous of several workers, over plain sockets, before TensorFlow starts.
 
-What `TF_CONFIG` says is read and checked; then all workers report to the chief, and each hears what
-all others were started with. So a worker that is missing, a port in use or another seed is named at
-once, and not found out from a process that hangs, or from losses that part.
+`TF_CONFIG` is read and checked. Then all workers report their run configuration to the chief, which
+sends everyone's to all. So a missing worker, a port in use or a different seed is named
+immediately, instead of showing as a process that hangs or as losses that diverge.
 """
 
 import contextlib
@@ -19,7 +19,7 @@ LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 @dataclass(frozen=True)
 class Cluster:
-    """Who takes part in a training.
+    """The workers of a training.
 
     Attributes:
         addresses: dict: name, such as "worker 1" -> "host:port". The chief is the first.
@@ -86,10 +86,10 @@ def read_cluster(text):
     return Cluster(addresses, name)
 
 
-def meet(cluster, facts, seconds):
-    """Wait until all workers are there, and hold their facts against each other.
+def rendezvous(cluster, configuration, seconds):
+    """Wait until all workers have reported, and compare their run configurations.
 
-    The chief listens at its own address, the others report to it and hear what all have said.
+    The chief listens at its own address; the others report to it and receive what all reported.
 
     Args: as in `multi_worker_strategy`.
 
@@ -98,10 +98,10 @@ def meet(cluster, facts, seconds):
     deadline = time.monotonic() + seconds
     with listen(cluster) as server:
         if cluster.is_chief:
-            said = hear_all(cluster, facts, server, deadline)
+            reports = receive_all(cluster, configuration, server, deadline)
     if not cluster.is_chief:
-        said = report(cluster, facts, deadline)
-    assert_alike(said)
+        reports = report(cluster, configuration, deadline)
+    assert_equal(reports)
 
 
 def listen(cluster):
@@ -116,38 +116,38 @@ def listen(cluster):
         ) from error
 
 
-def hear_all(cluster, facts, server, deadline):
-    """The chief's part: dict: name -> facts, of all workers, which it tells them too."""
-    said = {cluster.task: facts}
+def receive_all(cluster, configuration, server, deadline):
+    """The chief's part: dict: name -> run configuration, of all workers; it sends it to all."""
+    reports = {cluster.task: configuration}
     with contextlib.ExitStack() as stack:
         lines = []
-        while len(said) < len(cluster.addresses):
+        while len(reports) < len(cluster.addresses):
             server.settimeout(max(0.01, deadline - time.monotonic()))
             try:
                 connection, _ = server.accept()
             except TimeoutError:
-                missing = [name for name in cluster.addresses if name not in said]
+                missing = [name for name in cluster.addresses if name not in reports]
                 raise ConnectionError(
-                    f"{' and '.join(missing)} did not come. Start every worker that TF_CONFIG "
-                    "names, each with a `task` of its own."
+                    f"{' and '.join(missing)} did not report. Start every worker that TF_CONFIG "
+                    "names, each with its own `task`."
                 ) from None
             connection.settimeout(10)
             line = stack.enter_context(connection.makefile("rw", encoding="utf-8"))
             stack.enter_context(connection)
             with contextlib.suppress(OSError, ValueError, TypeError):  # a stranger
                 name, theirs = json.loads(line.readline())
-                if name in cluster.addresses and name not in said:
-                    said[name] = theirs
+                if name in cluster.addresses and name not in reports:
+                    reports[name] = theirs
                     lines.append(line)
         for line in lines:
             with contextlib.suppress(OSError):  # it is gone again: TensorFlow will notice
-                line.write(json.dumps(said) + "\n")
+                line.write(json.dumps(reports) + "\n")
                 line.flush()
-    return {name: said[name] for name in cluster.addresses}
+    return {name: reports[name] for name in cluster.addresses}
 
 
-def report(cluster, facts, deadline):
-    """The part of all others: dict: name -> facts, of all workers."""
+def report(cluster, configuration, deadline):
+    """The part of all others: dict: name -> run configuration, of all workers."""
     host, _, port = cluster.addresses[cluster.chief].rpartition(":")
     while True:
         left = deadline - time.monotonic()
@@ -161,7 +161,7 @@ def report(cluster, facts, deadline):
                 socket.create_connection((host, int(port)), timeout=left) as connection,
                 connection.makefile("rw", encoding="utf-8") as line,
             ):
-                line.write(json.dumps([cluster.task, facts]) + "\n")
+                line.write(json.dumps([cluster.task, configuration]) + "\n")
                 line.flush()
                 if answer := line.readline():
                     return json.loads(answer)
@@ -170,17 +170,17 @@ def report(cluster, facts, deadline):
         time.sleep(0.1)
 
 
-def assert_alike(said):
-    """Raise ValueError where workers were started differently.
+def assert_equal(reports):
+    """Raise ValueError if workers were started differently.
 
     Args:
-        said: dict: name of a worker -> its facts, a dict.
+        reports: dict: name of a worker -> its run configuration, a dict.
     """
-    (first, expected), *others = said.items()
-    for name, facts in others:
-        for key in [*expected, *(key for key in facts if key not in expected)]:
-            if expected.get(key) != facts.get(key):
+    (first, expected), *others = reports.items()
+    for name, found in others:
+        for key in [*expected, *(key for key in found if key not in expected)]:
+            if expected.get(key) != found.get(key):
                 raise ValueError(
                     f"The workers differ in {key}: {expected.get(key)} on {first}, "
-                    f"{facts.get(key)} on {name}. Start them all with the same."
+                    f"{found.get(key)} on {name}. Start them all with the same."
                 )

@@ -1,4 +1,4 @@
-"""Replicas: the same step on several devices at once, each with its share of the batch.
+"""Replicas: the same step on several devices, each with its share of the batch.
 
 Under `tf.distribute.MirroredStrategy` every device holds a copy of the weights. A step goes like
 this: the batch is cut into one part a replica, each replica computes the gradients of its own part,
@@ -12,7 +12,7 @@ Three things that surprise:
    batch that leaves a replica short weigh more than others.
 2. Metrics are added up when they are read. What a step returns is the mean over the replicas of
    what each has seen alone; only the logs of the epoch are those of all samples.
-3. `BatchNormalization` normalises with the statistics of a replica's part, not of the batch, unless
+3. `BatchNormalization` normalizes with the statistics of a replica's part, not of the batch, unless
    it is `synchronized`, and each replica has moving averages of its own. The first one's are saved.
 
 Fit itself cannot do all of this: `FAILS` in
@@ -257,7 +257,7 @@ def step_in_two(model, configuration, jit_compile):
 
 
 def zero_if_empty(loss_fn, data):
-    """`loss_fn`, with 0 in the place of a NaN that is the mean loss of no samples."""
+    """`loss_fn`, with 0 for a NaN that is the mean loss of no samples."""
     x, _, _ = keras.utils.unpack_x_y_sample_weight(data)
     size = sample_count(x)
     if tf.get_static_value(size):
@@ -305,7 +305,7 @@ def mend(variables, before):
 
 
 class Gradients:
-    """In the place of an optimizer: it keeps the gradients.
+    """Replaces the optimizer in `train_step`: it keeps the gradients.
 
     Attributes:
         found: list of tensors, one for each trainable weight; None where it has no gradient.

@@ -65,7 +65,7 @@ def is_small(traced, batch_size):
 
     Args:
         traced: the step as a `ConcreteFunction`.
-        batch_size: in the place of sizes that the graph leaves open.
+        batch_size: for the sizes that the graph leaves open.
     """
     if on_gpu():
         return False

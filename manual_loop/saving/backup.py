@@ -1,11 +1,10 @@
-"""Backup: training that was cut off goes on after the last epoch that was finished.
+"""Backup: an interrupted training resumes after the last completed epoch.
 
 As `keras.callbacks.BackupAndRestore` (`keras/src/callbacks/backup_and_restore.py`, Keras 3.15), but
 
-1. the states of the random generators are in it, so that Dropout goes on with the masks that it
-   would have drawn;
-2. weights, optimizer and the number of the epoch are one file, replaced as a whole: a process that
-   dies while it writes leaves the last backup as it was.
+1. it contains the states of the random generators, so that Dropout continues with the same masks;
+2. weights, optimizer and the epoch number are one file, replaced atomically: a process that dies
+   while it writes leaves the previous backup intact.
 """
 
 import os
@@ -16,20 +15,20 @@ import numpy as np
 
 
 class Backup(keras.callbacks.Callback):
-    """Writes all variables at the end of each epoch; `fit` begins with those of the last backup.
+    """Writes all variables at the end of each epoch; `fit` starts from the last backup.
 
-    What other callbacks and datasets remember from epoch to epoch is not in it, nor is the history.
-    The file is removed when `fit` comes to its end.
+    The state of other callbacks and of datasets is not in it, nor is the history. The file is
+    removed when `fit` ends.
 
     Args:
-        path: where to; must end in `.npz`.
+        path: of the file; must end in `.npz`.
 
     Raises:
         ValueError: another ending; from `fit`, a model that is not built, or not the one that the
             backup is of.
     """
 
-    writes = True  # see `workers.writes`
+    writes = True  # see `multi_worker.writes`
 
     def __init__(self, path):
         super().__init__()
@@ -38,7 +37,7 @@ class Backup(keras.callbacks.Callback):
             raise ValueError(f"`path` must end in .npz. Received: {path}")
 
     def on_train_begin(self, logs=None):
-        """Go on where the last backup was written, if there is one."""
+        """Restore the last backup, if there is one."""
         if not self.model.built:
             raise ValueError("`Backup` needs a built model: call it on one batch before `fit`.")
         if not self.model.optimizer.built:
@@ -70,7 +69,7 @@ class Backup(keras.callbacks.Callback):
             part.unlink(missing_ok=True)
 
     def on_train_end(self, logs=None):
-        """Remove it: there is nothing left to go on with."""
+        """Remove the backup: the training is complete."""
         self.path.unlink(missing_ok=True)
 
     def _variables(self):

@@ -23,7 +23,7 @@ import h5py
 import keras
 import numpy as np
 
-# What Keras forgets lies beside what it writes: groups in .h5, a member of the .keras archive.
+# What Keras loses is stored beside what it writes: groups in .h5, a member of the .keras archive.
 OPTIMIZER_STATE = "optimizer_state"
 SEED_STATE = "seed_state"
 SEED_MEMBER = "seed_state.npz"
@@ -74,7 +74,7 @@ def load_model(path, custom_objects=None, compile=True, **arguments):
         **arguments: further ones of `keras.models.load_model`.
 
     Returns:
-        keras.Model: training goes on from it as if it had not stopped. (A file written by Keras
+        keras.Model: training continues as if it had not stopped. (A file written by Keras
         alone has no seeds: after it, Dropout draws other masks.)
     """
     path = pathlib.Path(path)
