@@ -1,7 +1,15 @@
-"""What every kind of data becomes: a `DataAdapter`."""
+"""What every kind of data becomes: a `DataAdapter`; and the specs that its batches share."""
 
 import dataclasses
 from collections.abc import Callable, Iterable
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from manual_loop.data.kinds import is_jax_sparse, is_scipy_sparse
+
+PEEK = 2  # batches read ahead, to find the sizes that all batches share
 
 
 @dataclasses.dataclass
@@ -23,3 +31,42 @@ class DataAdapter:
     restarts: bool = True
     on_epoch_begin: Callable = lambda: None
     on_epoch_end: Callable = lambda: None
+
+
+def first_size(batch):
+    """Number of samples in a batch."""
+    return next(np.shape(leaf)[0] for leaf in keras.tree.flatten(batch) if leaf is not None)
+
+
+def common_signature(batches):
+    """The `tf.TypeSpec`s of all batches: sizes that differ are open, the batch size always is.
+
+    Raises:
+        ValueError: scalars, or batches that differ in rank.
+    """
+    return keras.tree.map_structure(_common_spec, *batches)
+
+
+def _common_spec(*leaves):
+    first = leaves[0]
+    if first is None:
+        return tf.OptionalSpec(None)
+    shapes = [tuple(np.shape(leaf)) for leaf in leaves]
+    if not shapes[0]:
+        raise ValueError(
+            "When passing a dataset to a Keras model, the arrays must be at least rank 1. "
+            f"Received shape: {shapes[0]}"
+        )
+    if len({len(shape) for shape in shapes}) > 1:
+        raise ValueError(
+            "When passing a dataset to a Keras model, the corresponding arrays in each batch must "
+            f"have the same rank. Received shapes: {shapes}"
+        )
+    common = [sizes[0] if len(set(sizes)) == 1 else None for sizes in zip(*shapes, strict=True)]
+    shape = [None, *common[1:]]
+    dtype = keras.backend.standardize_dtype(first.dtype)
+    if isinstance(first, tf.RaggedTensor):
+        return tf.RaggedTensorSpec(shape, dtype, first.ragged_rank, first.row_splits.dtype)
+    if isinstance(first, tf.SparseTensor) or is_scipy_sparse(first) or is_jax_sparse(first):
+        return tf.SparseTensorSpec(shape, dtype)
+    return tf.TensorSpec(shape, dtype)

@@ -8,7 +8,7 @@ import pytest
 from cases import X, Y, compile_with, plain
 from parity import Pair, assert_same, covers, first_difference, fit, watch
 
-from manual_loop.data.streams import Enqueuer
+from manual_loop.data.py_dataset import Enqueuer
 
 
 class Numbered(keras.utils.PyDataset):
