@@ -237,15 +237,15 @@ def _of_flag(name: str, value: Any, model: Any, optimizer: Any) -> tuple[str, st
         return "tf.function", "a step is traced once; only run_eagerly=True keeps it in Python"
     if name == "steps_per_execution":
         return (
-            f"{value} batch{'es' if value > 1 else ''} a call",
-            "one call of the train function takes that many",
+            f"{value} step{'s' if value > 1 else ''} per call",
+            "one call of the train function runs that many",
         )
     if name == "jit_compile":
         return ("XLA" if model.jit_compile else "no XLA"), _why_xla(value, model)
     if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
         return "a LossScaleOptimizer", "small gradients would vanish in mixed_float16"
     policy = model.dtype_policy.name
-    return "the loss as it is", f"mixed_float16 would need more, but this model is {policy}"
+    return "no loss scaling", f"mixed_float16 would need more, but this model is {policy}"
 
 
 def _why_xla(value: Any, model: Any) -> str:

@@ -116,18 +116,18 @@ class Recording:
             self.optimizer(inner)
 
     def data(self, dataset: tf.data.Dataset) -> tf.data.Dataset:
-        """Records each walk through `dataset` and each batch taken."""
+        """Records each pass over `dataset` and each batch taken."""
 
         original = type(dataset).__iter__
 
-        def walk(self_):
-            note = self.note("data", "iter", "a walk through the batches")
+        def iterate(self_):
+            note = self.note("data", "iter", "new pass over the data")
             iterator = original(self_)
             if note is not None:
                 self._iterator(iterator)
             return iterator
 
-        become(dataset, {"__iter__": walk})
+        become(dataset, {"__iter__": iterate})
         return dataset
 
     def _iterator(self, iterator: Any) -> None:

@@ -1,5 +1,5 @@
 "use strict";
-// Without this script the page is still a list of events with links; it adds the walk.
+// Without this script the page is still a list of events with links; it adds the navigation.
 (() => {
   const links = [...document.querySelectorAll(".entry > a")];
   const panes = [...document.querySelectorAll(".source")];
@@ -15,7 +15,7 @@
   const order = new Map(links.map((link, index) => [link, index]));
   const events = links.filter((link) => link.hash.startsWith("#e")).length;
   let current = links[0];
-  let stepping = false; // whether the last move was one step, so that "back" leaves the whole walk
+  let stepping = false; // whether the last move was one step, so that "back" leaves the whole sequence
 
   function searchable(link) {
     return link.parentElement.textContent.toLowerCase();
@@ -97,7 +97,7 @@
     next.disabled = !after(visible);
   }
 
-  // A jump is a new entry in the browser's history; the steps of one walk share an entry.
+  // A jump is a new entry in the browser's history; the steps of one sequence share an entry.
   function jump(link) {
     if (!link || link === current) return;
     history.pushState(null, "", link.hash);

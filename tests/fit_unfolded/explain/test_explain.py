@@ -231,7 +231,7 @@ DECISIONS = {
         "run_eagerly=False": "tf.function",
         "steps_per_execution=1": "1 batch a call",
         'jit_compile="auto"': "no XLA" if not tf.config.list_physical_devices("GPU") else "XLA",
-        "auto_scale_loss=True": "the loss as it is",
+        "auto_scale_loss=True": "no loss scaling",
     },
     "lesson-onehot": {'metrics="acc"': "CategoricalAccuracy"},
     "digits-mlp": {
