@@ -229,7 +229,7 @@ DECISIONS = {
         'loss="sparse_categorical_crossentropy"': "a Loss around that function",
         'metrics="acc"': "SparseCategoricalAccuracy",
         "run_eagerly=False": "tf.function",
-        "steps_per_execution=1": "1 batch a call",
+        "steps_per_execution=1": "1 step per call",
         'jit_compile="auto"': "no XLA" if not tf.config.list_physical_devices("GPU") else "XLA",
         "auto_scale_loss=True": "no loss scaling",
     },
