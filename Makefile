@@ -17,7 +17,28 @@ GPU := $(VENV)/.gpu
 PIP = $(if $(shell command -v uv),uv pip install --quiet --python $(BIN)/python,\
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check)
 
-.PHONY: compare bench bench-peers gpu-check has-gpu scaling test fuzz mutants lint format clean
+# What `make test-quick` runs: of each package the tests that tell most for their time.
+LOOP := tests/manual_loop
+QUICK := tests/test_imports.py tests/test_details.py tests/test_equality_can_fail.py \
+	tests/keras_fit tests/fit_unfolded/common tests/fit_unfolded/workloads \
+	tests/fit_unfolded/comparison/test_ulp.py tests/fit_unfolded/comparison/test_report.py \
+	tests/fit_unfolded/comparison/test_compare.py::test_everything_is_compared \
+	tests/fit_unfolded/cli/test_command_line.py::test_help_is_plain_and_fits_the_terminal \
+	tests/fit_unfolded/explain/test_explain.py::test_each_event_points_at_the_line_that_makes_the_call \
+	tests/fit_unfolded/pitfalls/test_pitfalls.py::test_what_is_shown_is_what_runs \
+	tests/fit_unfolded/bench/test_bench.py::test_turns_alternate_until_the_time_is_over \
+	$(LOOP)/test_one_page.py::test_the_page_is_fit $(LOOP)/test_errors.py \
+	$(LOOP)/test_parity_fit.py::test_fit $(LOOP)/test_parity_fit.py::test_evaluate \
+	$(LOOP)/test_parity_models.py::test_each_kind_of_model \
+	$(LOOP)/compiled/test_parity_compile.py::test_a_dict_of_outputs \
+	$(LOOP)/data/test_parity_data.py::test_lists_and_tuples_of_inputs \
+	$(LOOP)/data/test_parity_weights.py::test_reductions \
+	$(LOOP)/execution/test_bound_step.py $(LOOP)/execution/test_tracing.py \
+	$(LOOP)/distribution/test_multi_worker.py::test_workers_meet \
+	$(LOOP)/saving/test_parity_saving.py::test_all_that_was_compiled_comes_back
+
+.PHONY: compare bench bench-peers gpu-check has-gpu scaling test test-quick fuzz mutants lint \
+	format clean
 
 compare: $(STAMP)
 	$(BIN)/fit-unfolded compare
@@ -42,8 +63,13 @@ has-gpu:
 scaling: $(STAMP)
 	$(BIN)/python -m fit_unfolded.bench.scaling $(or $(FILE),scaling.json)
 
+# Whole files to each process, in the order of tests/conftest.py: tests of a file share models.
 test: lint
-	$(BIN)/python -m pytest -q -n $(JOBS) --dist worksteal
+	$(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile --no-loadscope-reorder
+
+# Before every commit: below 90 seconds
+test-quick: lint
+	$(BIN)/python -m pytest -q -n $(JOBS) --dist worksteal $(QUICK)
 
 # Random examples with both implementations: make fuzz N=1000
 fuzz: $(STAMP)

@@ -8,15 +8,14 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from parity import covers
 
-EXAMPLES = 20
+EXAMPLES = 24
 
 
 @covers("everything together, drawn at random")
-@pytest.mark.parametrize("part", [0, 1, 2])  # for two workers
-def test_random_examples_are_equal_on_both_sides(part):
+def test_random_examples_are_equal_on_both_sides():
     outcomes = collections.Counter()
 
-    @seed(part)
+    @seed(0)
     @settings(
         max_examples=EXAMPLES,
         derandomize=False,
@@ -29,7 +28,8 @@ def test_random_examples_are_equal_on_both_sides(part):
         try:
             outcomes[fuzz.run(program) or "trained"] += 1
         except AssertionError as error:
-            raise AssertionError(f"{error}\n\nfrom tests/, run:\n\n{program}") from error
+            how = "with tests/support on PYTHONPATH, run:"
+            raise AssertionError(f"{error}\n\n{how}\n\n{program}") from error
 
     examine()
     assert sum(outcomes.values()) >= EXAMPLES

@@ -1,9 +1,9 @@
-"""docs/coverage.md, made from the tests: what is held against fit, how exactly, and by which test.
+"""docs/coverage.md, made from the tests: what is compared with fit, how exactly, by which test.
 
     python tests/support/coverage_table.py --write
 
-Without `--write` it exits with 1 if the file is another than the tests would give, or if a
-parameter, callback or optimizer of Keras has no test.
+Without `--write` it exits with 1 if the page is stale, or if a parameter, callback or optimizer of
+Keras has no test.
 """
 
 import argparse
@@ -37,15 +37,15 @@ TITLES = {
     "errors": "Wrong calls",
 }
 INTRODUCTION = f"""\
-# What is covered
+# Test coverage
 
-Each line names something that `keras.Model` takes or does, what `manual_loop` promises against
-`fit` with the same arguments, and the tests that hold it to that. {EXACT} means: every log of every
-batch, the history, the callback calls with their arguments, the weights, the optimizer's variables,
-the warnings and the next random numbers are the same to the last bit, on a CPU.
+Each row names a feature of `keras.Model`, how closely `manual_loop` matches `fit` with the same
+arguments, and the tests that check it, with the number of cases. {EXACT} means bit-identical on a
+CPU: the logs of every batch, the history, the callback calls and their arguments, the weights, the
+optimizer variables, the warnings, and the next random numbers.
 
-This page is made from the tests by `tests/support/coverage_table.py`; a test fails when it is
-stale.
+`python tests/support/coverage_table.py --write` generates this page from the tests. A test fails if
+the page is stale.
 """
 
 
@@ -68,32 +68,40 @@ def exported(module, base):
 
 
 class Collector:
-    """A pytest plugin: the `covers` marks of all tests, by topic."""
-
-    def __init__(self):
-        self.tests = collections.defaultdict(collections.Counter)
-        self.promises = {}
+    """A pytest plugin that collects the tests."""
 
     def pytest_collection_modifyitems(self, items):
-        for item in items:
-            for mark in item.iter_markers("covers"):
-                for topic in mark.args:
-                    self.tests[topic][f"{item.path.name}::{item.originalname}"] += 1
-                    self.promises[topic] = mark.kwargs.get("promise", EXACT)
+        self.items = list(items)
 
 
-def page(collector):
-    """The text of docs/coverage.md."""
+def page(items):
+    """The text of docs/coverage.md.
+
+    Args:
+        items: all tests, as pytest collects them, with their `covers` marks.
+
+    Raises:
+        LookupError: no test covers something that Keras has.
+    """
+    tests = collections.defaultdict(collections.Counter)  # topic -> test -> number of cases
+    promises = {}
+    for item in items:
+        for mark in item.iter_markers("covers"):
+            for topic in mark.args:
+                tests[topic][f"{item.path.name}::{item.originalname}"] += 1
+                promises[topic] = mark.kwargs.get("promise", EXACT)
+    if missing := [topic for topic in required() if topic not in tests]:
+        raise LookupError(f"No test covers: {', '.join(missing)}")
     groups = collections.defaultdict(list)
-    for topic in collector.tests:
+    for topic in tests:
         group, colon, name = topic.partition(": ")
         groups[group if colon else "others"].append((name or topic, topic))
     text = INTRODUCTION
-    for group, title in {**TITLES, "others": "And"}.items():
-        text += f"\n## {title}\n\n| what | promise | held by (cases) |\n|---|---|---|\n"
+    for group, title in {**TITLES, "others": "Other"}.items():
+        text += f"\n## {title}\n\n| feature | match | tests (cases) |\n|---|---|---|\n"
         for name, topic in sorted(groups.pop(group, [])):
-            tests = ", ".join(f"`{t}` ({n})" for t, n in sorted(collector.tests[topic].items()))
-            text += f"| {name} | {collector.promises[topic]} | {tests} |\n"
+            found = ", ".join(f"`{t}` ({n})" for t, n in sorted(tests[topic].items()))
+            text += f"| {name} | {promises[topic]} | {found} |\n"
     assert not groups, f"topics of no known group: {list(groups)}"
     return text
 
@@ -106,11 +114,11 @@ def main():
     silent = ["--collect-only", "-p", "no:terminal", "-p", "no:cacheprovider"]
     if pytest.main([*silent, str(TESTS)], plugins=[collector]):
         sys.exit("The tests cannot be collected.")
-    if missing := [topic for topic in required() if topic not in collector.tests]:
-        sys.exit(f"No test covers: {', '.join(missing)}")
-    text = page(collector)
+    try:
+        text = page(collector.items)
+    except LookupError as error:
+        sys.exit(error.args[0])
     if options.write:
-        PAGE.parent.mkdir(exist_ok=True)
         PAGE.write_text(text)
     elif not PAGE.exists() or PAGE.read_text() != text:
         sys.exit("docs/coverage.md is stale: python tests/support/coverage_table.py --write")

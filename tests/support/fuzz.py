@@ -1,8 +1,8 @@
 """Random models, data, compile and fit arguments, drawn together and run on both sides.
 
-All that is drawn is Python source, so that a failing example is a program: run it from `tests/`.
-A new layer, optimizer or parameter is a line in one of the tables below. Where fit refuses an
-example, the loop must raise the same type of error.
+All that is drawn is Python source, so that a failing example is a program: run it with
+`tests/support` on PYTHONPATH. A new layer, optimizer or parameter is a line in one of the tables
+below. Where fit refuses an example, the loop must raise the same type of error.
 
     python tests/support/fuzz.py 500 --seed 1
 """
@@ -11,7 +11,6 @@ import argparse
 import collections
 import contextlib
 import logging
-import math
 import multiprocessing
 import os
 import textwrap
@@ -19,14 +18,17 @@ import time
 from concurrent import futures
 from unittest import mock
 
-import conftest  # noqa: F401  TensorFlow, quietly
-import tensorflow as tf
-from cases import *  # noqa: F403  what the programs use
-from hypothesis import HealthCheck, Phase, given, seed, settings
-from hypothesis import strategies as st
-from parity import TRAINERS, assert_same, first_difference, observe, train
+from fit_unfolded.common.tf_import import import_tensorflow
 
-from manual_loop.execution import dispatch as calls
+import_tensorflow()
+
+import tensorflow as tf  # noqa: E402
+from cases import *  # noqa: E402, F403  what the programs use
+from hypothesis import HealthCheck, Phase, given, seed, settings  # noqa: E402
+from hypothesis import strategies as st  # noqa: E402
+from parity import TRAINERS, assert_same, first_difference, observe, train  # noqa: E402
+
+from manual_loop.execution import dispatch  # noqa: E402
 
 CHUNK = 40  # examples a process
 REPEATS = 20  # of fit, to see whether it differs from itself
@@ -277,7 +279,7 @@ def hold(build, compile, data, **arguments):
     """
 
     def outcome(side):
-        with mock.patch.multiple(calls, CALLS=2, SHORT=math.inf):  # else an op would come too late
+        with mock.patch.object(dispatch, "CALLS", 2):  # else no step would be called by an op
             return observe(side, attempt, build, compile, data, **arguments)
 
     seen = [outcome(side) for side in TRAINERS]

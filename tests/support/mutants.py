@@ -45,6 +45,7 @@ from mutmut.mutation.mutators import mutation_operators
 from mutmut.mutation.pragma_handling import IgnoredCode
 
 from fit_unfolded.common.files import replacing
+from fit_unfolded.common.tf_import import import_tensorflow
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "manual_loop"
@@ -58,7 +59,7 @@ TESTS = sorted(
 PROCESSES = sorted(ROOT.glob("tests/manual_loop/distribution/test_*.py"))
 ABOUT_PROCESSES = re.compile("strategy|distribution|workers|replica")
 # imported before the fork: what takes long and is not mutated
-IMPORTED = ["conftest", "cases", "keras_fit", "hypothesis", "scipy.sparse"]
+IMPORTED = ["cases", "keras_fit", "hypothesis", "scipy.sparse"]
 SESSION = ROOT / "results" / "mutants.json"
 REPORT = SESSION.with_suffix(".md")
 LOG = str(SESSION.with_suffix(".{}.log"))  # of the last process in each place
@@ -169,7 +170,8 @@ class Mutated(importlib.abc.MetaPathFinder, importlib.machinery.SourceFileLoader
     """Imports the mutant in place of its module."""
 
     def __init__(self, mutant):
-        super().__init__(f"manual_loop.{mutant.module}", str(mutant.path))
+        name = mutant.module.replace("/", ".")
+        super().__init__(f"manual_loop.{name}", str(mutant.path))
         self.mutant = mutant
 
     def find_spec(self, name, path, target=None):
@@ -524,9 +526,10 @@ class Session:
 
     @staticmethod
     def _fingerprints():
-        shared = [ROOT / "tests" / f"{name}.py" for name in ("cases", "parity", "conftest")]
+        support = ROOT / "tests" / "support"
+        shared = [ROOT / "tests" / "conftest.py", support / "cases.py", support / "parity.py"]
         tests = {path.name: fingerprint(path, *shared) for path in TESTS}
-        scripts = [ROOT / "tests" / f"{name}.py" for name in ("replicas", "clusters")]
+        scripts = [support / f"{name}.py" for name in ("replicas", "clusters")]
         whole = {path.name: fingerprint(path, *shared, *scripts) for path in PROCESSES}
         return {"manual_loop": fingerprint(*sorted(PACKAGE.rglob("*.py"))), **tests, **whole}
 
@@ -564,6 +567,7 @@ def run(count, seed, minutes, seconds, jobs):
     SESSION.parent.mkdir(exist_ok=True)
     session = Session()
     end = time.monotonic() + 60 * minutes
+    import_tensorflow()
     for name in IMPORTED:
         importlib.import_module(name)
     gc.collect()

@@ -40,7 +40,7 @@ def observe(side, script, *args, seed=0, **kwargs):
 def new_session():
     """Names count from 1 again; the dtype policy, which Keras forgets too, stays."""
     policy = keras.config.dtype_policy()
-    keras.backend.clear_session()
+    keras.backend.clear_session(free_memory=False)
     keras.config.set_dtype_policy(policy)
 
 

@@ -10,6 +10,7 @@ and what follows a failure might fail for that alone.
 
 import contextlib
 import functools
+import gc
 import io
 import json
 import logging
@@ -237,6 +238,7 @@ def four_against_one_device():
     return against_one_device(4, plain)
 
 
+@functools.cache
 def in_order():
     return loop(2, plain, compile_with(), DATA, batch_size=8, shuffle=False)
 
@@ -424,6 +426,7 @@ def run_all(file, names):
 
 def main(file, *groups):
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
+    gc.freeze()  # collections in the forked processes need not look at TensorFlow itself
     results = {}
     for group in groups:
         process = multiprocessing.get_context("fork").Process(

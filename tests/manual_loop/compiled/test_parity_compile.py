@@ -21,6 +21,7 @@ from parity import assert_parity, covers, fit, label
 
 losses, metrics, optimizers = keras.losses, keras.metrics, keras.optimizers
 EAGER = {"run_eagerly": True}
+ONCE = {**SHORT, "epochs": 1}
 LIST = {"x": X, "y": [Y, VALUE]}
 DICT = {"x": {"x": X, "side": SIDE}, "y": {"klass": Y, "value": VALUE}}
 
@@ -123,7 +124,7 @@ ONE_OUTPUT = [
 def test_one_output(data, arguments):
     weight = {"sample_weight": X[:, 0] ** 2}
     compile = lambda: compile_with(**EAGER, **new(arguments))()  # noqa: E731
-    assert_parity(functional, compile, {**data, **weight}, **SHORT)
+    assert_parity(functional, compile, {**data, **weight}, **ONCE)
 
 
 TWO = {"loss": [SPARSE, "mse"]}
@@ -158,7 +159,7 @@ LISTED = [
 @pytest.mark.parametrize(("data", "arguments"), LISTED)
 def test_a_list_of_outputs(data, arguments):
     arguments = {"metrics": None, **arguments}
-    assert_parity(two_outputs, lambda: compile_with(**EAGER, **new(arguments))(), data, **SHORT)
+    assert_parity(two_outputs, lambda: compile_with(**EAGER, **new(arguments))(), data, **ONCE)
 
 
 NAMES = [
@@ -184,7 +185,7 @@ NAMES = [
 @pytest.mark.parametrize(("data", "arguments"), NAMES)
 def test_a_dict_of_outputs(data, arguments):
     arguments = {"metrics": None, **EAGER, **arguments}
-    assert_parity(two_named, lambda: compile_with(**new(arguments))(), data, **SHORT)
+    assert_parity(two_named, lambda: compile_with(**new(arguments))(), data, **ONCE)
 
 
 def values_named(*names):
@@ -249,9 +250,9 @@ def test_outputs_under_each_others_names():
 def test_nestings_as_a_graph(block):
     how = {"metrics": None, "steps_per_execution": block}
     named = {**how, **NAMED, "metrics": {"klass": ["acc"], "value": "mae"}}
-    assert_parity(two_named, compile_with(**named), DICT, **SHORT)
+    assert_parity(two_named, compile_with(**named), DICT, then=fit, **SHORT)
     listed = {**how, **TWO, "loss_weights": [0.5, 2.0], "weighted_metrics": [["acc"], ["mae"]]}
-    assert_parity(two_outputs, compile_with(**listed), LIST, **SHORT)
+    assert_parity(two_outputs, compile_with(**listed), LIST, then=fit, **SHORT)
 
 
 @covers("compile: optimizer")

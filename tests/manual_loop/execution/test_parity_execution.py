@@ -14,6 +14,7 @@ from manual_loop.execution import xla_stages
 # XLA compiles anew for each size of a batch: these are all of one size.
 WHOLE = {"epochs": 2, "batch_size": 11}
 TEST = {"x": X, "y": Y, "batch_size": 11}
+FOURS = {"epochs": 2, "batch_size": 4, "validation_split": 0.3}
 
 
 @covers("compile: run_eagerly", "compile: steps_per_execution")
@@ -23,20 +24,28 @@ TEST = {"x": X, "y": Y, "batch_size": 11}
         {},
         {"run_eagerly": True},
         {"steps_per_execution": 2},
-        {"steps_per_execution": 50},
         {"steps_per_execution": 2, "run_eagerly": True},
     ],
     ids=str,
 )
 def test_each_way_to_run_a_step(how):
-    assert_parity(mlp, compile_with(**how), CLASSES, epochs=2, batch_size=4, validation_split=0.3)
+    assert_parity(mlp, compile_with(**how), CLASSES, **FOURS)
+
+
+@covers("compile: steps_per_execution")
+def test_more_steps_in_a_call_than_there_are():
+    assert_parity(mlp, compile_with(steps_per_execution=50), CLASSES, then=fit, **FOURS)
 
 
 @covers("compile: jit_compile", "compile: steps_per_execution")
 @pytest.mark.parametrize("block", [1, 2])
 def test_xla(block):
     how = {"jit_compile": True, "steps_per_execution": block}
-    assert_parity(mlp, compile_with(**how), CLASSES, TEST, **WHOLE)
+    if block == 1:
+        assert_parity(mlp, compile_with(**how), CLASSES, TEST, **WHOLE)
+    else:
+        data = {**CLASSES, "validation_data": (X, Y)}
+        assert_parity(mlp, compile_with(**how), data, then=fit, **WHOLE)
 
 
 def stream():
@@ -94,7 +103,7 @@ def test_xla_is_on_where_fit_has_it_on(how):
 @covers("model: convolutions, BatchNormalization, Dropout")
 @pytest.mark.parametrize("how", [{}, {"steps_per_execution": 2}], ids=str)
 def test_convolutions(how):
-    assert_parity(cnn, compile_with(**how), {"x": IMAGES, "y": Y}, **SHORT)
+    assert_parity(cnn, compile_with(**how), {"x": IMAGES, "y": Y}, then=fit, **SHORT)
 
 
 @covers("compile: jit_compile", "model: convolutions, BatchNormalization, Dropout")
@@ -107,7 +116,7 @@ def test_convolutions_with_xla(block):
 @covers("model: recurrent and masked layers")
 @pytest.mark.parametrize("how", [{}, {"run_eagerly": True}], ids=str)
 def test_recurrent_layers(how):
-    assert_parity(rnn, compile_with(**how), {"x": SEQUENCES, "y": Y}, **SHORT)
+    assert_parity(rnn, compile_with(**how), {"x": SEQUENCES, "y": Y}, then=fit, **SHORT)
 
 
 @covers("compile: jit_compile", "model: recurrent and masked layers")
