@@ -124,7 +124,7 @@ def split(x, y, sample_weight, fraction):
         )
     samples = next((len_(array) for array in tree.flatten(arrays) if array is not None), None)
     if samples is None:
-        return arrays, arrays  # no data at all: `array_source` raises the error
+        return arrays, arrays  # no data at all: `array_adapter` raises the error
     at = math.floor(samples * (1.0 - fraction))
     if at in (0, samples):
         raise ValueError(

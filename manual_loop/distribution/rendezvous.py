@@ -134,7 +134,7 @@ def receive_all(cluster, configuration, server, deadline):
             connection.settimeout(10)
             line = stack.enter_context(connection.makefile("rw", encoding="utf-8"))
             stack.enter_context(connection)
-            with contextlib.suppress(OSError, ValueError, TypeError):  # a stranger
+            with contextlib.suppress(OSError, ValueError, TypeError):  # not a worker
                 name, theirs = json.loads(line.readline())
                 if name in cluster.addresses and name not in reports:
                     reports[name] = theirs

@@ -25,7 +25,7 @@ from fit_unfolded.common import launch as launch_module
 from fit_unfolded.common.launch import cluster, free_addresses
 from fit_unfolded.common.progress_bars import PROGRESS
 from manual_loop.distribution.multi_worker import gone_from
-from manual_loop.distribution.rendezvous import meet, read_cluster
+from manual_loop.distribution.rendezvous import read_cluster, rendezvous
 from manual_loop.saving.backup import Backup
 
 SCRIPT = Path(__file__).parents[2] / "support" / "clusters.py"
@@ -236,20 +236,20 @@ def test_a_tf_config_as_tensorflow_defines_it():
     assert read_cluster("{}") is None
 
 
-def gather(*facts, addresses=None, seconds=20):
-    """What each of so many workers says at the meeting: the text of an error, or None."""
-    addresses = addresses or free_addresses(len(facts))
-    said = [None] * len(facts)
+def gather(*configurations, addresses=None, seconds=20):
+    """The error of each worker in a rendezvous, as text, or None."""
+    addresses = addresses or free_addresses(len(configurations))
+    said = [None] * len(configurations)
 
     def worker(index):
         try:
-            meet(read_cluster(cluster(addresses, index)), facts[index], seconds)
+            rendezvous(read_cluster(cluster(addresses, index)), configurations[index], seconds)
         except (ConnectionError, ValueError) as error:
             said[index] = str(error)
 
     threads = [
         threading.Thread(target=worker, args=[index])
-        for index, its in enumerate(facts)
+        for index, its in enumerate(configurations)
         if its is not None
     ]
     for thread in threads:
@@ -259,7 +259,7 @@ def gather(*facts, addresses=None, seconds=20):
     return said
 
 
-def test_workers_meet():
+def test_a_rendezvous():
     assert gather({"seed": 1}, {"seed": 1}, {"seed": 1}) == [None, None, None]
 
 
@@ -269,12 +269,12 @@ def test_workers_started_with_different_arguments():
         assert said.startswith(expected)
 
 
-def test_a_worker_that_does_not_come():
+def test_a_worker_that_does_not_report():
     said, _, _ = gather({}, None, None, seconds=0.5)
-    assert said.startswith("worker 1 and worker 2 did not come")
+    assert said.startswith("worker 1 and worker 2 did not report")
 
 
-def test_a_chief_that_does_not_come():
+def test_a_chief_that_does_not_answer():
     _, said = gather(None, {}, seconds=0.5)
     assert said.startswith("worker 0, the chief, does not answer at 127.0.0.1:")
 
@@ -283,15 +283,15 @@ def test_a_chief_that_does_not_come():
 def test_a_port_in_use(index):
     addresses = free_addresses(2)
     host, port = addresses[index].split(":")
-    facts = [None, None]
-    facts[index] = {}
+    configurations = [None, None]
+    configurations[index] = {}
     with socket.create_server((host, int(port))):
-        said = gather(*facts, addresses=addresses)[index]
+        said = gather(*configurations, addresses=addresses)[index]
     assert said.startswith(f"TF_CONFIG: worker {index} cannot listen at {addresses[index]}")
     assert "Name a free port" in said
 
 
-def test_a_stranger_at_the_meeting():
+def test_another_process_at_the_port_of_the_chief():
     """Something else that connects to the chief's port is not a worker."""
     addresses = free_addresses(2)
     host, port = addresses[0].split(":")
