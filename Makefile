@@ -34,7 +34,7 @@ QUICK := tests/test_imports.py tests/test_details.py tests/test_equality_can_fai
 	$(LOOP)/data/test_parity_data.py::test_lists_and_tuples_of_inputs \
 	$(LOOP)/data/test_parity_weights.py::test_reductions \
 	$(LOOP)/execution/test_bound_step.py $(LOOP)/execution/test_tracing.py \
-	$(LOOP)/distribution/test_multi_worker.py::test_workers_meet \
+	$(LOOP)/distribution/test_multi_worker.py::test_a_rendezvous \
 	$(LOOP)/saving/test_parity_saving.py::test_all_that_was_compiled_comes_back
 
 .PHONY: compare bench bench-peers gpu-check has-gpu scaling test test-quick fuzz mutants lint \
