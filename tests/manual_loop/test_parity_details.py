@@ -23,7 +23,7 @@ from cases import (
 )
 from parity import assert_parity, fit, observe, train, values
 
-from fit_unfolded.record import Recorder
+from fit_unfolded.comparison.record import Recorder
 
 callbacks, layers, optimizers = keras.callbacks, keras.layers, keras.optimizers
 EAGER = {"run_eagerly": True}
