@@ -17,13 +17,18 @@ from cases import (
     two_named,
     two_outputs,
 )
-from parity import assert_parity, covers, fit, label
+from parity import assert_parity, covers, fit, for_test, label
 
 losses, metrics, optimizers = keras.losses, keras.metrics, keras.optimizers
 EAGER = {"run_eagerly": True, "optimizer": "sgd"}  # what runs quickest
-ONCE = {**SHORT, "epochs": 1}
 LIST = {"x": X, "y": [Y, VALUE]}
 DICT = {"x": {"x": X, "side": SIDE}, "y": {"klass": Y, "value": VALUE}}
+
+
+def train_and_evaluate(trainer, data):
+    """One epoch with validation, and `evaluate`: its list is in the order of Keras's metrics."""
+    seen = fit(trainer, data, batch_size=8, validation_split=0.3)
+    return {**seen, "evaluate": trainer.evaluate(**for_test(data, None), verbose=0)}
 
 
 def case(topic, data, **arguments):
@@ -124,7 +129,7 @@ ONE_OUTPUT = [
 def test_one_output(data, arguments):
     weight = {"sample_weight": X[:, 0] ** 2}
     compile = lambda: compile_with(**{**EAGER, **new(arguments)})()  # noqa: E731
-    assert_parity(functional, compile, {**data, **weight}, **ONCE)
+    assert_parity(functional, compile, {**data, **weight}, then=train_and_evaluate)
 
 
 TWO = {"loss": [SPARSE, "mse"]}
@@ -159,7 +164,8 @@ LISTED = [
 @pytest.mark.parametrize(("data", "arguments"), LISTED)
 def test_a_list_of_outputs(data, arguments):
     arguments = {"metrics": None, **arguments}
-    assert_parity(two_outputs, lambda: compile_with(**EAGER, **new(arguments))(), data, **ONCE)
+    compile = lambda: compile_with(**EAGER, **new(arguments))()  # noqa: E731
+    assert_parity(two_outputs, compile, data, then=train_and_evaluate)
 
 
 NAMES = [
@@ -185,7 +191,8 @@ NAMES = [
 @pytest.mark.parametrize(("data", "arguments"), NAMES)
 def test_a_dict_of_outputs(data, arguments):
     arguments = {"metrics": None, **EAGER, **arguments}
-    assert_parity(two_named, lambda: compile_with(**new(arguments))(), data, **ONCE)
+    compile = lambda: compile_with(**new(arguments))()  # noqa: E731
+    assert_parity(two_named, compile, data, then=train_and_evaluate)
 
 
 def values_named(*names):
