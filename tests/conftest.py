@@ -22,19 +22,20 @@ TESTS = Path(__file__).parent
 # The files that take longest. `make test` gives whole files to its processes, in this order: one
 # that came last would keep a single process busy while the others are done.
 LONGEST = [
-    "manual_loop/distribution/test_multi_worker.py",
-    "fit_unfolded/pitfalls/test_pitfalls.py",
     "manual_loop/distribution/test_replicas.py",
-    "manual_loop/compiled/test_parity_compile.py",
-    "manual_loop/test_parity_details.py",
+    "manual_loop/distribution/test_multi_worker.py",
+    "manual_loop/execution/test_parity_execution.py",
     "manual_loop/data/test_parity_data.py",
-    "manual_loop/test_parity_fit.py",
     "test_fuzz.py",
+    "manual_loop/compiled/test_parity_compile.py",
+    "manual_loop/test_parity_fit.py",
+    "fit_unfolded/pitfalls/test_pitfalls.py",
+    "manual_loop/saving/test_parity_saving.py",
+    "manual_loop/execution/test_parity_precision.py",
     "manual_loop/test_parity_callbacks.py",
     "manual_loop/test_parity_models.py",
+    "manual_loop/test_parity_details.py",
     "manual_loop/test_gpu.py",
-    "manual_loop/saving/test_parity_saving.py",
-    "manual_loop/execution/test_parity_execution.py",
 ]
 COLLECTED = pytest.StashKey()
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from parity import covers
 
-EXAMPLES = 24
+EXAMPLES = 16
 
 
 @covers("everything together, drawn at random")

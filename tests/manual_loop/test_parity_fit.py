@@ -16,12 +16,12 @@ OTHERS = {"validation_data": (X[:10], Y[:10])}
 
 @pytest.fixture(scope="module")
 def pair():
-    return Pair(mlp, compile_with(weighted_metrics=[SPARSE]))
+    return Pair(mlp, compile_with(optimizer="sgd", weighted_metrics=[SPARSE]))
 
 
 @pytest.fixture(scope="module")
 def block_pair():
-    return Pair(mlp, compile_with(steps_per_execution=2))
+    return Pair(mlp, compile_with(optimizer="sgd", steps_per_execution=2))
 
 
 FITS = [

@@ -9,6 +9,7 @@ killed. What it prints goes to FOLDER/CASE-WORKER.log.
 
 import contextlib
 import functools
+import gc
 import os
 import pickle
 import signal
@@ -41,7 +42,7 @@ HOW = {"epochs": EPOCHS, "batch_size": 8}  # the last batch is partial
 
 
 def make(Trainer, strategy, build, **compile):
-    keras.backend.clear_session()
+    keras.backend.clear_session(free_memory=False)
     keras.utils.set_random_seed(0)
     with strategy.scope() if strategy else contextlib.nullcontext():
         trainer = Trainer(build())
@@ -342,6 +343,7 @@ def run(case, folder):
 def main(folder, *cases):
     folder = Path(folder)
     write_files(folder)
+    gc.freeze()  # collections in the forked processes need not look at TensorFlow itself
     for case in cases:
         before, started = os.times(), time.monotonic()
         run(case, folder)

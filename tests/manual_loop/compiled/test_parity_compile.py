@@ -17,13 +17,18 @@ from cases import (
     two_named,
     two_outputs,
 )
-from parity import assert_parity, covers, fit, label
+from parity import assert_parity, covers, fit, for_test, label
 
 losses, metrics, optimizers = keras.losses, keras.metrics, keras.optimizers
-EAGER = {"run_eagerly": True}
-ONCE = {**SHORT, "epochs": 1}
+EAGER = {"run_eagerly": True, "optimizer": "sgd"}  # what runs quickest
 LIST = {"x": X, "y": [Y, VALUE]}
 DICT = {"x": {"x": X, "side": SIDE}, "y": {"klass": Y, "value": VALUE}}
+
+
+def train_and_evaluate(trainer, data):
+    """One epoch with validation, and `evaluate`: its list is in the order of Keras's metrics."""
+    seen = fit(trainer, data, batch_size=8, validation_split=0.3)
+    return {**seen, "evaluate": trainer.evaluate(**for_test(data, None), verbose=0)}
 
 
 def case(topic, data, **arguments):
@@ -123,8 +128,8 @@ ONE_OUTPUT = [
 @pytest.mark.parametrize(("data", "arguments"), ONE_OUTPUT)
 def test_one_output(data, arguments):
     weight = {"sample_weight": X[:, 0] ** 2}
-    compile = lambda: compile_with(**EAGER, **new(arguments))()  # noqa: E731
-    assert_parity(functional, compile, {**data, **weight}, **ONCE)
+    compile = lambda: compile_with(**{**EAGER, **new(arguments)})()  # noqa: E731
+    assert_parity(functional, compile, {**data, **weight}, then=train_and_evaluate)
 
 
 TWO = {"loss": [SPARSE, "mse"]}
@@ -159,7 +164,8 @@ LISTED = [
 @pytest.mark.parametrize(("data", "arguments"), LISTED)
 def test_a_list_of_outputs(data, arguments):
     arguments = {"metrics": None, **arguments}
-    assert_parity(two_outputs, lambda: compile_with(**EAGER, **new(arguments))(), data, **ONCE)
+    compile = lambda: compile_with(**EAGER, **new(arguments))()  # noqa: E731
+    assert_parity(two_outputs, compile, data, then=train_and_evaluate)
 
 
 NAMES = [
@@ -185,7 +191,8 @@ NAMES = [
 @pytest.mark.parametrize(("data", "arguments"), NAMES)
 def test_a_dict_of_outputs(data, arguments):
     arguments = {"metrics": None, **EAGER, **arguments}
-    assert_parity(two_named, lambda: compile_with(**new(arguments))(), data, **ONCE)
+    compile = lambda: compile_with(**new(arguments))()  # noqa: E731
+    assert_parity(two_named, compile, data, then=train_and_evaluate)
 
 
 def values_named(*names):
@@ -248,7 +255,7 @@ def test_outputs_under_each_others_names():
 @covers("compile: loss", "compile: metrics")
 @pytest.mark.parametrize("block", [1, 2])
 def test_nestings_as_a_graph(block):
-    how = {"metrics": None, "steps_per_execution": block}
+    how = {"metrics": None, "steps_per_execution": block, "optimizer": "sgd"}
     named = {**how, **NAMED, "metrics": {"klass": ["acc"], "value": "mae"}}
     assert_parity(two_named, compile_with(**named), DICT, then=fit, **SHORT)
     listed = {**how, **TWO, "loss_weights": [0.5, 2.0], "weighted_metrics": [["acc"], ["mae"]]}

@@ -19,7 +19,7 @@ BLOCKS = (1, 2)
 
 @pytest.fixture(scope="module", params=BLOCKS)
 def pair(request):
-    return Pair(plain, compile_with(steps_per_execution=request.param))
+    return Pair(plain, compile_with(optimizer="sgd", steps_per_execution=request.param))
 
 
 def kind(name, *data, test=None, **arguments):
@@ -258,7 +258,7 @@ def test_a_generator_goes_on(pair):
     assert_same(*seen)
 
 
-NAMED = {"loss": {"klass": SPARSE, "value": "mse"}, "metrics": None}
+NAMED = {"optimizer": "sgd", "loss": {"klass": SPARSE, "value": "mse"}, "metrics": None}
 ROWS = {"x": X, "side": SIDE}, {"klass": Y, "value": VALUE}
 
 

@@ -64,7 +64,7 @@ STREAMS = {
 @pytest.mark.parametrize("stage", ["one batch", "the block"])
 def test_streams_with_xla_in_blocks(monkeypatch, kind, stage):
     monkeypatch.setattr(xla_stages, "STAGE_BYTES", 1 if stage == "one batch" else 2**20)
-    how = {"jit_compile": True, "steps_per_execution": 3}
+    how = {"optimizer": "sgd", "jit_compile": True, "steps_per_execution": 3}
     arguments = {"epochs": 2, "steps_per_epoch": 4} if kind == "endless" else {"epochs": 2}
     assert_parity(plain, compile_with(**how), STREAMS[kind], then=fit, **arguments)
 
@@ -72,7 +72,7 @@ def test_streams_with_xla_in_blocks(monkeypatch, kind, stage):
 @covers("compile: jit_compile", "compile: steps_per_execution")
 def test_arrays_with_xla_in_blocks(monkeypatch):
     monkeypatch.setattr(xla_stages, "STAGE_BYTES", 500)  # three batches
-    how = {"jit_compile": True, "steps_per_execution": 4}
+    how = {"optimizer": "sgd", "jit_compile": True, "steps_per_execution": 4}
     assert_parity(plain, compile_with(**how), CLASSES, then=fit, epochs=2, batch_size=4)
 
 
@@ -103,7 +103,8 @@ def test_xla_is_on_where_fit_has_it_on(how):
 @covers("model: convolutions, BatchNormalization, Dropout")
 @pytest.mark.parametrize("how", [{}, {"steps_per_execution": 2}], ids=str)
 def test_convolutions(how):
-    assert_parity(cnn, compile_with(**how), {"x": IMAGES, "y": Y}, then=fit, **SHORT)
+    compile = compile_with(optimizer="sgd", **how)
+    assert_parity(cnn, compile, {"x": IMAGES, "y": Y}, then=fit, **SHORT)
 
 
 @covers("compile: jit_compile", "model: convolutions, BatchNormalization, Dropout")
@@ -116,7 +117,8 @@ def test_convolutions_with_xla(block):
 @covers("model: recurrent and masked layers")
 @pytest.mark.parametrize("how", [{}, {"run_eagerly": True}], ids=str)
 def test_recurrent_layers(how):
-    assert_parity(rnn, compile_with(**how), {"x": SEQUENCES, "y": Y}, then=fit, **SHORT)
+    compile = compile_with(optimizer="sgd", **how)
+    assert_parity(rnn, compile, {"x": SEQUENCES, "y": Y}, then=fit, **SHORT)
 
 
 @covers("compile: jit_compile", "model: recurrent and masked layers")
@@ -128,7 +130,8 @@ def test_recurrent_layers_with_xla():
 def test_functions_run_eagerly():
     def script(Trainer):
         warnings.filterwarnings("ignore", "Even though the `tf.config")  # one for each tf.data map
-        return train(Trainer, plain, compile_with(steps_per_execution=2), CLASSES, **SHORT)
+        compile = compile_with(optimizer="sgd", steps_per_execution=2)
+        return train(Trainer, plain, compile, CLASSES, **SHORT)
 
     tf.config.run_functions_eagerly(True)
     try:

@@ -35,7 +35,7 @@ def broken(Trainer, build, data, path, Other):
     trainer.compile(**compile_with()())
     fit(trainer, data, epochs=3, **FIT)
     trainer.save(path)
-    keras.backend.clear_session()
+    keras.backend.clear_session(free_memory=False)
     keras.utils.set_random_seed(99)  # nothing may hang on the process that saved
     return goes_on(Other(load_model(path)), data)
 
