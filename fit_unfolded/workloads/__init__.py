@@ -78,7 +78,7 @@ class Summary:
 
 def _files() -> dict[str, Path]:
     files = sorted(Path(__file__).parent.glob("[!_]*.py"))
-    return {file.stem.replace("_", "-"): file for file in files}
+    return {file.stem.replace("_", "-"): file for file in files if file.stem != "user_file"}
 
 
 def names() -> list[str]:
