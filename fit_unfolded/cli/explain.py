@@ -26,7 +26,8 @@ def explain(
 ) -> None:
     """Show every call that compile and fit make, beside the same call in the loop.
 
-    WORKLOAD is a name from `fit-unfolded workloads`; the default is digits.
+    WORKLOAD is a name from `fit-unfolded workloads`, or FILE.py, a file with your own model; the
+    default is digits.
 
     Exit status: 0 if both make the same calls, 1 if they differ, 2 for invalid arguments.
     """

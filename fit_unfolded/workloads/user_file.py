@@ -16,9 +16,11 @@ import ast
 import difflib
 import importlib.util
 import inspect
+import math
 import sys
+import textwrap
 import traceback
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,6 +56,13 @@ COMPILE_ARGUMENTS = (
     "jit_compile",
     "auto_scale_loss",
 )
+DEFAULT_BATCH_SIZE = 32  # of fit
+
+# Evaluated where a file has no validation data.
+TEST_ROWS, TEST_BATCHES = 1024, 32
+
+LONGEST = 400  # characters of an exception's message, of which Keras's can fill a page
+
 NEEDED = {
     "build": "define build(), which returns a new, uncompiled keras.Model",
     "data": "define data(), which returns a dict with x and y",
@@ -290,7 +299,7 @@ def own_lines(path: Path, error: BaseException) -> str:
 
 
 def _one_line(error: BaseException) -> str:
-    words = " ".join(str(error).split())
+    words = textwrap.shorten(str(error), LONGEST, placeholder=" ...")
     name = type(error).__name__
     return f"{name}: {words}" if words else name
 
@@ -452,6 +461,71 @@ def _check_rows(path: Path, arrays: dict[str, Any]) -> None:
             raise InputError(
                 f"{path}: data() returns {lengths['x']} rows of x, but {length} of {name}."
             )
+
+
+def first_batches(given: Mapping[str, Any], batches: int, batch_size: int) -> dict[str, Any]:
+    """The data arguments of fit for the first batches, without validation data."""
+    found = {name: value for name, value in given.items() if name != "validation_data"}
+    if is_dataset(given["x"]):
+        return found | {"x": given["x"].take(batches)}
+    part = slice(batches * batch_size)
+    arrays = (name for name in ("x", "y", "sample_weight") if given.get(name) is not None)
+    return found | {name: cut(given[name], part) for name in arrays}
+
+
+def try_batch(
+    path: Path, side: str, trainer: Callable[[Any], Any], file: Any, given: Any, fit: dict[str, Any]
+) -> None:
+    """Trains on one batch eagerly, so that a mistake in the file is found at once.
+
+    Args:
+        path: of the file, for the message.
+        side: name of the implementation, for the message.
+        trainer: its `Trainer`.
+        file: `UserFile`, or anything else with its `build` and `compile`.
+        given: the data arguments of fit, as from `read_data`.
+        fit: the other arguments of fit.
+
+    Raises:
+        InputError: the file's model, arguments and data cannot be trained with.
+    """
+    size = fit.get("batch_size") or DEFAULT_BATCH_SIZE
+    arguments = file.compile() | {"run_eagerly": True, "jit_compile": False}
+    with user_code(path, f"{side}, on the first batch,"):
+        tried = trainer(file.build())
+        tried.compile(**arguments)
+        tried.fit(**first_batches(given, 1, size), batch_size=fit.get("batch_size"), verbose=0)
+
+
+def samples_of(given: Mapping[str, Any]) -> int:
+    """Rows of the data arguments of fit; a `tf.data.Dataset` is read once to count them."""
+    import keras
+
+    if not is_dataset(given["x"]):
+        return rows(given["x"])
+    return sum(int(keras.tree.flatten(batch)[0].shape[0]) for batch in given["x"])
+
+
+def test_set(
+    x: Any, y: Any, extra: dict[str, Any], fit: dict[str, Any]
+) -> tuple[str, tuple[Any, Any]]:
+    """What to evaluate and predict: its name, x and y (None beside a `tf.data.Dataset`).
+
+    The validation data if there are any, else the rows that `validation_split` holds back, else
+    the first rows or batches of the training set.
+    """
+    held_out = extra.get("validation_data")
+    if held_out is not None:
+        x, y = (held_out, None) if is_dataset(held_out) else (*held_out, None)[:2]
+        return "Validation data", (x, y)
+    if is_dataset(x):
+        return f"First {TEST_BATCHES} batches of the training set", (x.take(TEST_BATCHES), None)
+    name, part = f"First rows of the training set, at most {TEST_ROWS}", slice(TEST_ROWS)
+    if fit.get("validation_split"):
+        # as in train_validation_split, keras/src/trainers/data_adapters/array_slicing.py
+        name = "Validation data"
+        part = slice(math.floor(rows(x) * (1.0 - fit["validation_split"])), None)
+    return name, (cut(x, part), None if y is None else cut(y, part))
 
 
 def is_dataset(x: Any) -> bool:
