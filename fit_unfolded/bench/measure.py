@@ -16,11 +16,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from fit_unfolded.workloads.user_file import (
-    DEFAULT_BATCH_SIZE,
-    first_batches,
-    samples_of,
-)
+from fit_unfolded.workloads.user_file import DEFAULT_BATCH_SIZE, first_batches, samples_of
 
 TURNS = 10
 EPOCHS_PER_TURN = 3
@@ -151,6 +147,7 @@ def measure(
     given = {"x": x, "y": y, **(extra or {})}
     if batches is not None:
         given = first_batches(given, batches, batch_size or DEFAULT_BATCH_SIZE)
+    samples = samples_of(given)
     reference, *others = trainers
     pairs = [(reference, other) for other in others] if pairs is None else pairs
 
@@ -165,7 +162,7 @@ def measure(
     found = in_turns(runners, seed, turns, check=check, each_turn=each_turn, **limits)
     for a, b in pairs:
         _check_variables((a, trainers[a]), (b, trainers[b]))
-    return summarize(found, samples_of(given))
+    return summarize(found, samples)
 
 
 def turns_of(

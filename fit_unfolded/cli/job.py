@@ -104,7 +104,9 @@ def prepare(
     found = workloads.get(workload)
     loaded = found.load(seed, data)
     if workloads.is_file(workload):
-        fit = found.fit | fit
+        # fit warns of shuffle=True, its default, with a dataset, and ignores it
+        ignored = {"shuffle": False} if user_file.is_dataset(loaded.x) else {}
+        fit = ignored | found.fit | fit
         _check_file(found, loaded, fit, replicas)
     return Job(found, loaded, seed, used, fit, compile, replicas)
 

@@ -21,8 +21,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from fit_unfolded.common.errors import InputError
 from fit_unfolded.workloads import user_file
 
@@ -31,21 +29,45 @@ ALIASES = {"chapter": "lesson", "chapter-onehot": "lesson-onehot"}
 
 
 class Data(NamedTuple):
-    """Training set and test set: arrays `[samples, ...]`, x and y of equal length.
-
-    Those of a user's file may be nested arrays, or x a `tf.data.Dataset` and y None.
-
-    Attributes:
-        extra: the other data arguments of fit: sample_weight, class_weight, validation_data.
-        test_name: what the test set is, for the report.
-    """
+    """Training set and test set: arrays `[samples, ...]`, x and y of equal length."""
 
     x: Any
     y: Any
     x_test: Any
     y_test: Any
-    extra: dict[str, Any] = {}
-    test_name: str = "Test set"
+
+    @property
+    def extra(self) -> dict[str, Any]:
+        """The other data arguments of fit: sample_weight, class_weight, validation_data."""
+        return {}
+
+    @property
+    def test_name(self) -> str:
+        """What the test set is, for the report."""
+        return "Test set"
+
+
+class UserData(Data):
+    """Data of a user's file: also nested arrays, or a `tf.data.Dataset` as x and None as y."""
+
+    def __new__(
+        cls, x: Any, y: Any, test: tuple[Any, Any], extra: dict[str, Any], test_name: str
+    ) -> "UserData":
+        data = super().__new__(cls, x, y, *test)
+        data._more = extra, test_name
+        return data
+
+    _more: tuple[dict[str, Any], str]
+
+    @property
+    def extra(self) -> dict[str, Any]:
+        """As in `Data`."""
+        return self._more[0]
+
+    @property
+    def test_name(self) -> str:
+        """As in `Data`."""
+        return self._more[1]
 
 
 @dataclass(frozen=True)
@@ -172,8 +194,8 @@ def _of_file(file: user_file.UserFile) -> Workload:
     def make_data(seed: int) -> Data:
         given = user_file.read_data(file, seed)
         x, y = given.pop("x"), given.pop("y", None)
-        test_name, (x_test, y_test) = user_file.test_set(x, y, given, file.fit)
-        return Data(x, y, x_test, y_test, given, test_name)
+        test_name, test = user_file.test_set(x, y, given, file.fit)
+        return UserData(x, y, test, given, test_name)
 
     user_file.build_model(file, seed=0)  # checks it
     return Workload(

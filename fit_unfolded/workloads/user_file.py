@@ -32,6 +32,7 @@ from fit_unfolded.common.errors import InputError
 
 # The parameters of keras.Model.fit and keras.Model.compile (Keras 3.15); a test holds them to it.
 DATA_ARGUMENTS = ("x", "y", "sample_weight", "class_weight", "validation_data")
+ARRAYS = ("x", "y", "sample_weight")
 FIT_ARGUMENTS = (
     "batch_size",
     "epochs",
@@ -195,7 +196,7 @@ def _dict_entries(tree: ast.Module, name: str) -> dict[str, ast.expr]:
             value = node.value  # type: ignore[attr-defined]
     if isinstance(value, ast.Dict):
         entries = zip(value.keys, value.values, strict=True)
-        return {key.value: v for key, v in entries if isinstance(key, ast.Constant)}
+        return {str(key.value): v for key, v in entries if isinstance(key, ast.Constant)}
     if isinstance(value, ast.Call) and ast.unparse(value.func) == "dict" and not value.args:
         return {keyword.arg: keyword.value for keyword in value.keywords if keyword.arg}
     return {}
@@ -447,8 +448,7 @@ def _given_data(file: UserFile, seed: int) -> dict[str, Any]:
                     "contain it."
                 )
         return given
-    arrays = {name: given[name] for name in ("x", "y", "sample_weight") if name in given}
-    _check_rows(file.path, arrays)
+    _check_rows(file.path, {name: given[name] for name in ARRAYS if name in given})
     return given
 
 
@@ -464,12 +464,15 @@ def _check_rows(path: Path, arrays: dict[str, Any]) -> None:
 
 
 def first_batches(given: Mapping[str, Any], batches: int, batch_size: int) -> dict[str, Any]:
-    """The data arguments of fit for the first batches, without validation data."""
+    """Arguments of fit for the first batches, without validation data.
+
+    A `tf.data.Dataset` is cached: one that shuffles gives the same batches at each reading.
+    """
     found = {name: value for name, value in given.items() if name != "validation_data"}
     if is_dataset(given["x"]):
-        return found | {"x": given["x"].take(batches)}
+        return found | {"x": given["x"].take(batches).cache(), "shuffle": False}
     part = slice(batches * batch_size)
-    arrays = (name for name in ("x", "y", "sample_weight") if given.get(name) is not None)
+    arrays = (name for name in ARRAYS if given.get(name) is not None)
     return found | {name: cut(given[name], part) for name in arrays}
 
 
