@@ -1,4 +1,6 @@
-"""A small classifier with Dropout, in the form that the commands take in place of a workload.
+"""Three clouds of points, a small network with Dropout.
+
+The commands take this file in place of the name of a workload:
 
 fit-unfolded compare examples/blobs.py
 fit-unfolded explain examples/blobs.py

@@ -285,7 +285,7 @@ def user_code(path: Path, what: str) -> Iterator[None]:
         raise
     except (Exception, SystemExit) as error:
         raise InputError(
-            f"{path}: {what} raises {_one_line(error)}{own_lines(path, error)}"
+            f"{path}: {what} raises {one_line(error)}{own_lines(path, error)}"
         ) from error
 
 
@@ -299,7 +299,8 @@ def own_lines(path: Path, error: BaseException) -> str:
     )
 
 
-def _one_line(error: BaseException) -> str:
+def one_line(error: BaseException) -> str:
+    """The type and the message of an exception, in one line, shortened."""
     words = textwrap.shorten(str(error), LONGEST, placeholder=" ...")
     name = type(error).__name__
     return f"{name}: {words}" if words else name
