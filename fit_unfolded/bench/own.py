@@ -301,7 +301,8 @@ def _print(
         totals = {row: row.first_step + epochs * epoch * row.step for row in found}
         least = min(found, key=lambda row: totals[row])
         console.print(
-            f"Estimated for {epochs} epochs of {epoch} steps, without validation: "
+            f"Estimated for {_count(epochs, 'epoch')} of {_count(epoch, 'step')}, without "
+            "validation: "
             f"{totals[found[0]]:.1f} s with fit, {totals[least]:.1f} s with {least.variant}.",
             highlight=False,
         )
@@ -310,6 +311,10 @@ def _print(
         "the same losses and weights, to the last bit.",
         highlight=False,
     )
+
+
+def _count(number: int, thing: str) -> str:
+    return f"{number:,} {thing}{'s' * (number != 1)}"
 
 
 def _after(steps: int | None, epoch: int | None) -> str:
