@@ -1,6 +1,7 @@
 """`fit-unfolded bench WORKLOAD`: how much faster one model trains in each execution mode."""
 
 import itertools
+import logging
 import math
 import textwrap
 import time
@@ -29,6 +30,9 @@ from fit_unfolded.workloads.user_file import (
     one_line,
     rows,
 )
+
+# It advises against many traces of one function; here each is a new model's, and wanted.
+logging.getLogger("tensorflow").setLevel(logging.ERROR)
 
 TRAINERS: dict[str, Any] = {"fit": keras_fit.Trainer, "loop": manual_loop.Trainer}
 MOST_BATCHES = 64  # of a timed epoch, and of a multi-step call
