@@ -39,6 +39,7 @@ MOST_BATCHES = 64  # of a timed epoch, and of a multi-step call
 LEAST_TURNS, MOST_TURNS = 3, 15
 TURN_SECONDS = 12.0  # of one turn of all variants, at most
 TURNS_SECONDS = 40.0  # no turn begins later, once there are enough
+QUICK_STEP, PROBED_BATCHES = 0.5, 8  # a step below so many seconds is timed over so many batches
 START_SECONDS = 50.0  # no further mode is traced and compiled later
 HEADERS = ["", "steps", "samples/s", "speedup", "interval", "first step", "pays after"]
 LEGEND = """\
@@ -212,9 +213,10 @@ def _start(job: Job, variant: Variant, given: Mapping[str, Any], size: int) -> S
 
     first_step = seconds(1, lambda: trainer.compile(**arguments))
     step = seconds(1)
-    if step < 0.2:  # mostly the start of fit
-        seconds(8)  # traced for this size
-        step = seconds(8) / min(8, _batches(given, size))
+    more = min(PROBED_BATCHES, _batches(given, size))
+    if step < QUICK_STEP and more > 1:  # mostly the start of fit
+        seconds(more)  # traces for this size
+        step = max((seconds(more) - step) / (more - 1), step / 10)
     return Start(first_step, step)
 
 
@@ -277,7 +279,7 @@ def _print(
     lines = []
     for row in found:
         ratio = row.speedup
-        interval = f"{ratio.low:.2f} to {ratio.high:.2f}"
+        interval = f"{ratio.low:.3g} to {ratio.high:.3g}"
         reference = row is found[0]
         lines.append(
             [
@@ -298,7 +300,8 @@ def _print(
         console.print(f"{variant}: left out, {why.rstrip('.')}.", markup=False, highlight=False)
     best = max(found, key=lambda row: row.speedup.value)
     console.print(
-        f"Fastest: {best.variant}, {best.speedup.value:.1f} times as fast as fit.", highlight=False
+        f"Fastest: {best.variant}, with a speedup of {best.speedup.value:.1f} over fit.",
+        highlight=False,
     )
     epochs = job.fit.get("epochs", 1)
     if epoch is not None:

@@ -453,6 +453,15 @@ def _given_data(file: UserFile, seed: int) -> dict[str, Any]:
 
 
 def _check_rows(path: Path, arrays: dict[str, Any]) -> None:
+    import keras
+
+    for name, value in arrays.items():
+        for array in keras.tree.flatten(value) or [None]:
+            if not np.shape(array):
+                raise InputError(
+                    f"{path}: data() returns {name} with {_kind(array).removeprefix('of ')}; use "
+                    "arrays, a dict or list of arrays, or as x a tf.data.Dataset."
+                )
     lengths = {name: rows(value) for name, value in arrays.items()}
     if not lengths["x"]:
         raise InputError(f"{path}: data() returns an x without rows.")
