@@ -41,11 +41,11 @@ TURN_SECONDS = 12.0  # of one turn of all variants, at most
 TURNS_SECONDS = 40.0  # no turn begins later, once there are enough
 QUICK_STEP, PROBED_BATCHES = 0.5, 8  # a step below so many seconds is timed over so many batches
 START_SECONDS = 50.0  # no further mode is traced and compiled later
-HEADERS = ["", "steps", "samples/s", "speedup", "interval", "first step", "pays after"]
+HEADERS = ["", "steps", "samples/s", "speedup", "interval", "start", "pays after"]
 LEGEND = """\
 Steps: per call. Speedup: over fit with one step per call, without XLA; its 95 % interval.
-First step: seconds from compile to the end of the first batch. Pays after: {unit} until the
-mode is ahead of fit, its first step included."""
+Start: seconds from compile to the end of the first batch. Pays after: {unit} until the mode
+is ahead of fit, its start included; unclear where the interval contains 1."""
 
 
 class Variant(NamedTuple):
@@ -69,7 +69,7 @@ class Row:
         first_step: seconds from compile to the end of the first batch.
         step: median seconds of one step.
         pays_after: steps after which it is ahead of fit, its first step included; 0 if at once,
-            None if never.
+            None if it is not faster.
     """
 
     variant: Variant
@@ -267,7 +267,7 @@ def table(measurement: Measurement, starts: Mapping[Variant, Start], batches: in
 def pays_after(later: float, saved: float) -> int | None:
     """Steps until a mode that starts `later` seconds, and saves so many per step, is ahead."""
     if saved <= 0:
-        return None if later >= 0 else 0
+        return None
     return max(0, math.ceil(later / saved))
 
 
@@ -289,7 +289,7 @@ def _print(
                 f"{ratio.value:.2f}",
                 "" if reference else interval,
                 f"{row.first_step:.1f}",
-                "" if reference else _after(row.pays_after, epoch),
+                "" if reference else _after(row, epoch),
             ]
         )
     console.print(plain_table(HEADERS, lines))
@@ -324,7 +324,10 @@ def _count(number: int, thing: str) -> str:
     return f"{number:,} {thing}{'s' * (number != 1)}"
 
 
-def _after(steps: int | None, epoch: int | None) -> str:
+def _after(row: Row, epoch: int | None) -> str:
+    steps = row.pays_after
+    if row.speedup.low <= 1 <= row.speedup.high:
+        return "unclear"
     if steps is None:
         return "never"
     if steps == 0:

@@ -10,8 +10,8 @@ import tensorflow as tf
 import manual_loop
 from fit_unfolded import workloads
 from fit_unfolded.bench import own
-from fit_unfolded.bench.measure import Turn, summarize
-from fit_unfolded.bench.own import Start, Variant
+from fit_unfolded.bench.measure import Ratio, Turn, summarize
+from fit_unfolded.bench.own import Row, Start, Variant
 from fit_unfolded.cli.job import Job
 
 FIT, LOOP = Variant("fit", 1, False), Variant("loop", 1, False)
@@ -137,18 +137,25 @@ def test_the_table():
 
 @pytest.mark.parametrize(
     ("later", "saved", "steps"),
-    [(2.0, 0.5, 4), (2.1, 0.5, 5), (-1.0, 0.5, 0), (1.0, -0.5, None), (0.0, 0.0, None), (-1, 0, 0)],
+    [(2.0, 0.5, 4), (2.1, 0.5, 5), (-1.0, 0.5, 0), (1.0, -0.5, None), (-1.0, 0.0, None)],
 )
 def test_after_how_many_steps_a_mode_pays(later, saved, steps):
     assert own.pays_after(later, saved) == steps
 
 
 @pytest.mark.parametrize(
-    ("steps", "epoch", "words"),
-    [(None, 4, "never"), (0, 4, "at once"), (6, 4, "1.5"), (6000, None, "6,000")],
+    ("interval", "steps", "epoch", "words"),
+    [
+        ((0.5, 0.9), None, 4, "never"),
+        ((1.5, 2.5), 0, 4, "at once"),
+        ((1.5, 2.5), 6, 4, "1.5"),
+        ((1.5, 2.5), 6000, None, "6,000"),
+        ((0.9, 1.2), 6, 4, "unclear"),
+    ],
 )
-def test_pays_after_in_words(steps, epoch, words):
-    assert own._after(steps, epoch) == words
+def test_pays_after_in_words(interval, steps, epoch, words):
+    row = Row(LOOP, 1.0, Ratio(1.0, *interval), 1.0, 1.0, steps)
+    assert own._after(row, epoch) == words
 
 
 def test_a_slow_model_has_shorter_timed_epochs():
