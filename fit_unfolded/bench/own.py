@@ -37,7 +37,7 @@ logging.getLogger("tensorflow").setLevel(logging.ERROR)
 TRAINERS: dict[str, Any] = {"fit": keras_fit.Trainer, "loop": manual_loop.Trainer}
 MOST_BATCHES = 64  # of a timed epoch, and of a multi-step call
 LEAST_TURNS, MOST_TURNS = 3, 15
-TURN_SECONDS = 12.0  # of one turn of all variants, at most
+TURN_SECONDS = 8.0  # of one turn of all variants, at most
 TURNS_SECONDS = 40.0  # no turn begins later, once there are enough
 QUICK_STEP, PROBED_BATCHES = 0.5, 8  # a step below so many seconds is timed over so many batches
 START_SECONDS = 50.0  # no further mode is traced and compiled later

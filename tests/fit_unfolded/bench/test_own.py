@@ -160,7 +160,7 @@ def test_pays_after_in_words(interval, steps, epoch, words):
 
 def test_a_slow_model_has_shorter_timed_epochs():
     assert own._timed_batches(64, [0.001, 0.001]) == 64
-    assert own._timed_batches(64, [0.25, 0.125]) == own.TURN_SECONDS / 0.75
+    assert own._timed_batches(64, [0.15, 0.1]) == own.TURN_SECONDS / 0.5
     assert own._timed_batches(64, [100.0]) == 1
 
 

@@ -82,6 +82,12 @@ def test_explain_with_a_file(run, write, tmp_path, kind):
         (["train"], "\nCOMPILE['loss'] = 'msee'\n", "keras_fit, on the first batch, raises Value"),
         (["explain"], "\ndef build(): pass\n", r"build\(\) returns None"),
         (["bench"], "\ndef data(): return {'x': np.random.rand(5)}\n", r"data\(\) returns another"),
+        (
+            ["explain"],
+            "\ndata = lambda d=data: {'x': {k: v[:4] for k, v in d()['x'].items()}, "
+            "'y': d()['y'][:4]}\n",
+            r"data\(\) returns too few rows; use at least 5",
+        ),
         (["explain", "--graph"], "", "--graph: .* needs x and y as one array each"),
         (["compare", "--batch-size", "4"], "\nKIND = 'dataset'\n", "--batch-size: .* brings its"),
         (["compare", "--replicas", "64"], "", "--replicas: a batch of 32 cannot be divided"),
