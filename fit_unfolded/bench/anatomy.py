@@ -90,7 +90,7 @@ def _trained(model: Model, mode: str, xla: bool) -> tuple[dict[str, Any], Piece]
     trainers = {side: case.trainer(Variant(side, xla)) for side in TRAINERS}
     x, y = model.data()
     runners = {
-        side: turns_of(trainer, x, y, model.batch_size, case.epochs_per_turn)
+        side: turns_of(trainer, {"x": x, "y": y}, model.batch_size, case.epochs_per_turn)
         for side, trainer in trainers.items()
     }
 

@@ -16,6 +16,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from fit_unfolded.workloads.user_file import DEFAULT_BATCH_SIZE, first_batches, samples_of
+
 TURNS = 10
 EPOCHS_PER_TURN = 3
 BATCHES_PER_EPOCH = 64
@@ -112,15 +114,16 @@ class Watch(keras.callbacks.Callback):
 
 def measure(
     trainers: Mapping[str, Any],
-    x: np.ndarray,
-    y: np.ndarray,
-    batch_size: int,
+    x: Any,
+    y: Any,
+    batch_size: int | None,
     seed: int,
     turns: int = TURNS,
     epochs_per_turn: int = EPOCHS_PER_TURN,
     batches: int | None = BATCHES_PER_EPOCH,
     pairs: Sequence[tuple[str, str]] | None = None,
     each_turn: Callable[[], None] = lambda: None,
+    extra: Mapping[str, Any] | None = None,
     **limits: Any,
 ) -> Measurement:
     """Trains the trainers in turns and times their epochs; training continues from their state.
@@ -131,17 +134,20 @@ def measure(
 
     Args:
         trainers: compiled trainers of equal state, by name; the first is the reference.
-        x, y: arrays `[samples, ...]`.
+        x, y: arrays `[samples, ...]`; or a `tf.data.Dataset` and None.
         batches: the first ones of an epoch that are used; None for all.
         pairs: names of trainers that must be equal to the last bit; None for all of them.
         each_turn: called after each trainer's turn, to show progress.
+        extra: the other data arguments of fit.
         limits: `at_least` and `seconds`, see `in_turns`.
 
     Raises:
         LossesDiffer: when in any pair a loss, or a variable after the last turn, is not equal.
     """
+    given = {"x": x, "y": y, **(extra or {})}
     if batches is not None:
-        x, y = x[: batches * batch_size], y[: batches * batch_size]
+        given = first_batches(given, batches, batch_size or DEFAULT_BATCH_SIZE)
+    samples = samples_of(given)
     reference, *others = trainers
     pairs = [(reference, other) for other in others] if pairs is None else pairs
 
@@ -150,24 +156,25 @@ def measure(
             _check_losses(number, (a, done[a].losses), (b, done[b].losses))
 
     runners = {
-        name: turns_of(trainer, x, y, batch_size, epochs_per_turn)
+        name: turns_of(trainer, given, batch_size, epochs_per_turn)
         for name, trainer in trainers.items()
     }
     found = in_turns(runners, seed, turns, check=check, each_turn=each_turn, **limits)
     for a, b in pairs:
         _check_variables((a, trainers[a]), (b, trainers[b]))
-    return summarize(found, len(x))
+    return summarize(found, samples)
 
 
 def turns_of(
-    trainer: Any, x: np.ndarray, y: np.ndarray, batch_size: int, epochs: int
+    trainer: Any, given: Mapping[str, Any], batch_size: int | None, epochs: int
 ) -> Callable[[int], Turn]:
     """`seed -> Turn`: one call of `trainer.fit`, whose first epoch is not counted."""
 
     def turn(seed: int) -> Turn:
         watch = Watch()
         keras.utils.set_random_seed(seed)
-        trainer.fit(x, y, batch_size=batch_size, epochs=epochs, verbose=0, callbacks=[watch])
+        how = {"batch_size": batch_size, "epochs": epochs, "verbose": 0}
+        trainer.fit(**given, **how, callbacks=[watch])
         return Turn(watch.seconds[1:], watch.losses)
 
     return turn

@@ -327,7 +327,8 @@ def run_peers(model: Model, seconds: float, turns: int = 15, at_least: int = 5) 
         check_first_epoch(expected, losses)
         apart[name] = _apart(expected, losses)
         trainer = case.trainer(variant, metrics=None)  # the peers compute the loss alone
-        runners[name] = turns_of(trainer, x, y, model.batch_size, case.epochs_per_turn)
+        data = {"x": x, "y": y}
+        runners[name] = turns_of(trainer, data, model.batch_size, case.epochs_per_turn)
     weights = [np.array(weight) for weight in case.build().get_weights()]
     order = fit_order(model.samples, model.batch_size)
     for name, make in (torch_peers(model.name) | jax_peers()).items():

@@ -48,7 +48,8 @@ def compare(
 ) -> None:
     """Train WORKLOAD with both implementations and compare every observable value.
 
-    WORKLOAD is a name from `fit-unfolded workloads`; the default is digits. Both implementations
+    WORKLOAD is a name from `fit-unfolded workloads`, or FILE.py, a file with your own model; the
+    default is digits. Both implementations
     start from the same seed. The results are compare.json and compare.png in --output.
 
     With --workers, the loop runs in several processes, and fit, which fails there, in one process
@@ -63,8 +64,8 @@ def compare(
         _check_workers(replicas, device, compile_arguments)
     parts = max(replicas, workers)
     if parts > 1:
-        _check_parts(parts, fit["batch_size"], compile_arguments)
-    directory = output or RESULTS / workload
+        _check_parts(parts, options.batch_size(fit), compile_arguments)
+    directory = output or RESULTS / Path(workload).stem
     check_directory(directory, "--output", create_parents=output is None)
 
     job = prepare(workload, seed, device, memory_growth, parts, data, fit, compile_arguments)
@@ -152,7 +153,8 @@ def _compare_workers(
     from fit_unfolded.comparison.compare import compare as compare_runs
 
     arguments = ["train", job.workload.name, f"--seed={job.seed}", "--device=cpu"]
-    arguments += [f"--epochs={job.fit['epochs']}", f"--batch-size={job.fit['batch_size']}"]
+    epochs, batch_size = job.fit.get("epochs", 1), options.batch_size(job.fit)
+    arguments += [f"--epochs={epochs}", f"--batch-size={batch_size}"]
     arguments += [] if data is None else [f"--data={data}"]
     with created(directory):
         runs = launch.train(arguments, workers, directory)
@@ -186,12 +188,15 @@ def _measure(job: Job, runs: list[Any], bars: Any) -> Any:
     from fit_unfolded.bench.measure import TURNS, measure
 
     task = bars.add_task("throughput", total=TURNS * len(runs), note="alternating")
+    data = job.new_data()
+    extra = {name: value for name, value in data.extra.items() if name != "validation_data"}
     return measure(
         {run.side: run.trainer for run in runs},
-        job.data.x,
-        job.data.y,
-        batch_size=job.fit["batch_size"],
+        data.x,
+        data.y,
+        batch_size=job.fit.get("batch_size"),
         seed=job.seed,
+        extra=extra,
         each_turn=lambda: bars.advance(task),
     )
 

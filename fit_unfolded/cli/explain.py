@@ -7,7 +7,9 @@ import typer
 
 from fit_unfolded.cli import options
 from fit_unfolded.cli.job import Job, prepare
+from fit_unfolded.common.errors import InputError
 from fit_unfolded.common.files import check_file
+from fit_unfolded.workloads import user_file
 
 
 def explain(
@@ -26,7 +28,8 @@ def explain(
 ) -> None:
     """Show every call that compile and fit make, beside the same call in the loop.
 
-    WORKLOAD is a name from `fit-unfolded workloads`; the default is digits.
+    WORKLOAD is a name from `fit-unfolded workloads`, or FILE.py, a file with your own model; the
+    default is digits.
 
     Exit status: 0 if both make the same calls, 1 if they differ, 2 for invalid arguments.
     """
@@ -35,8 +38,22 @@ def explain(
         check_file(html, "--html")
     fit = options.fit_arguments(workload, None, None)
     job = prepare(workload, seed, device, False, 1, data, fit, {})
+    _check_data(job, graph)
     if not _explain(job, full, graph, html):
         raise typer.Exit(1)
+
+
+def _check_data(job: Job, graph: bool) -> None:
+    """Refuses data that only a user's file can have."""
+    from fit_unfolded.explain.run import batch_size_of
+
+    if not user_file.is_dataset(job.data.x) and not batch_size_of(job.workload, job.data):
+        raise InputError(f"{job.workload.name}: data() returns too few rows; use at least 5.")
+    if graph and (not hasattr(job.data.x, "shape") or set(job.data.extra) - {"validation_data"}):
+        raise InputError(
+            f"--graph: {job.workload.name} needs x and y as one array each, without weights; leave "
+            "out --graph."
+        )
 
 
 def _explain(job: Job, full: bool, graph: bool, html: Path | None) -> bool:

@@ -10,6 +10,7 @@ import typer
 from fit_unfolded import workloads
 from fit_unfolded.common import device as devices
 from fit_unfolded.common.errors import InputError
+from fit_unfolded.workloads.user_file import DEFAULT_BATCH_SIZE
 
 
 class Implementation(StrEnum):
@@ -117,6 +118,11 @@ def fit_arguments(workload: str, epochs: int | None, batch_size: int | None) -> 
     given = {"epochs": epochs, "batch_size": batch_size}
     overrides = {name: value for name, value in given.items() if value is not None}
     return workloads.summary(workload).fit | overrides
+
+
+def batch_size(fit: dict[str, Any]) -> int:
+    """The batch size among the arguments of fit, or fit's default."""
+    return fit.get("batch_size") or DEFAULT_BATCH_SIZE
 
 
 def compile_arguments(

@@ -66,7 +66,8 @@ def train(
 ) -> None:
     """Train WORKLOAD with one implementation, and save the model if asked.
 
-    WORKLOAD is a name from `fit-unfolded workloads`; the default is digits.
+    WORKLOAD is a name from `fit-unfolded workloads`, or FILE.py, a file with your own model; the
+    default is digits.
 
     If TF_CONFIG is set, this process is one of several workers; the chief prints and writes the
     results.
@@ -76,7 +77,7 @@ def train(
     implementation = side or implementation
     options.check_data(workload, data)
     fit = options.fit_arguments(workload, epochs, batch_size)
-    check_replicas(replicas, fit["batch_size"])
+    check_replicas(replicas, options.batch_size(fit))
     if save is not None:
         _check_suffix(save, "--save", ".keras", ".h5")
     if backup is not None:
@@ -182,7 +183,7 @@ def _show(job: Job, trained: Any, save: Path | None, directory: Path | None, ful
     console = Console()
     console.print(job.heading(), markup=False, highlight=False)
     report.print_epochs(console, [trained], full)
-    report.print_evaluation(console, trained)
+    report.print_evaluation(console, trained, job.data.test_name)
     if save is not None:
         trained.trainer.save(save)
         console.print(f"Saved: {save}", markup=False, highlight=False)

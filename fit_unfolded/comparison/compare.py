@@ -1,5 +1,6 @@
 """Trains both implementations from one seed, and compares every observable value."""
 
+import copy
 from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -76,12 +77,16 @@ def train(
 
     recorder = Recorder()
     keras.utils.set_random_seed(seed)
-    fit = {"verbose": 0} | workload.fit | (fit_arguments or {})
-    history = trainer.fit(data.x, data.y, callbacks=[recorder, *callbacks], **fit)
+    fit = workload.fit | (fit_arguments or {}) | {"verbose": 0}
+    own = copy.deepcopy(fit.pop("callbacks", None) or [])  # as they were before any training
+    own = own if isinstance(own, list | tuple) else [own]
+    history = trainer.fit(
+        data.x, data.y, callbacks=[recorder, *own, *callbacks], **data.extra, **fit
+    )
     weights = _values(model.variables)
     optimizer = _values(trainer.optimizer.variables)
 
-    test = {"batch_size": fit["batch_size"], "verbose": 0, "callbacks": [recorder]}
+    test = {"batch_size": fit.get("batch_size"), "verbose": 0, "callbacks": [recorder]}
     return Run(
         side=side,
         trainer=trainer,

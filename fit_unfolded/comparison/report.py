@@ -54,10 +54,10 @@ def print_checks(console: Console, comparison: Comparison) -> None:
     console.print(plain_table(["compared", "values", "ULP apart"], rows))
 
 
-def print_evaluation(console: Console, run: Run) -> None:
-    """Loss and metrics on the test set."""
+def print_evaluation(console: Console, run: Run, test_name: str) -> None:
+    """Loss and metrics on the test set, under its name."""
     figures = ", ".join(f"{name} {_shortest(value)}" for name, value in run.evaluate.items())
-    console.print(f"Test set: {figures}", highlight=False)
+    console.print(f"{test_name}: {figures}", markup=False, highlight=False)
 
 
 def print_throughput(console: Console, measurement: Measurement) -> None:

@@ -1,5 +1,6 @@
 """A short training on each side, eagerly, with recording objects in it."""
 
+import copy
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -15,6 +16,7 @@ from fit_unfolded.explain.events import Difference, Event, Explanation, Pair
 from fit_unfolded.explain.lines import PACKAGES
 from fit_unfolded.explain.recorder import Recording, all_layers
 from fit_unfolded.workloads import Data, Workload
+from fit_unfolded.workloads.user_file import DEFAULT_BATCH_SIZE, cut, is_dataset, rows
 from manual_loop.compiled.lookup import to_snake_case
 
 EPOCHS = 2
@@ -32,19 +34,19 @@ def explain(workload: Workload, data: Data, seed: int = 0) -> Explanation:
         data: what `workload.load` gave; the first rows are learned, the next ones validated on.
         seed: set before each model is built and again before it is trained.
     """
-    batch_size = batch_size_of(workload, data)
-
-    def batches():
-        middle = TRAIN_BATCHES * batch_size
-        end = middle + VALIDATION_BATCHES * batch_size
-        parts = slice(0, middle), slice(middle, end)
-        return [
-            tf.data.Dataset.from_tensor_slices((data.x[part], data.y[part])).batch(batch_size)
-            for part in parts
-        ]
-
+    batches = few_batches(workload, data)
+    own = workload.fit.get("callbacks") or []
     streams = [
-        record(side, workload.build, workload.compile, batches, seed) for side in IMPLEMENTATIONS
+        record(
+            side,
+            workload.build,
+            workload.compile,
+            batches,
+            seed,
+            callbacks=lambda: copy.deepcopy(own if isinstance(own, list) else [own]),
+            class_weight=data.extra.get("class_weight"),
+        )
+        for side in IMPLEMENTATIONS
     ]
     events, difference = pair(*streams)
     made = [decide(side, workload.build, workload.compile, batches) for side in IMPLEMENTATIONS]
@@ -59,9 +61,35 @@ def explain(workload: Workload, data: Data, seed: int = 0) -> Explanation:
     )
 
 
+def few_batches(workload: Workload, data: Data) -> Callable[[], list[tf.data.Dataset]]:
+    """A function that returns new datasets: the batches to learn and those to validate on.
+
+    Of a `tf.data.Dataset` the first batches are learned; those validated on are the first ones of
+    the validation data, or else of the training set.
+    """
+    if is_dataset(data.x):
+        held_out: Any = data.extra.get("validation_data")
+        held_out = held_out if is_dataset(held_out) else data.x
+        # cached, and read once: one that shuffles would give other batches at each reading
+        kept = [data.x.take(TRAIN_BATCHES).cache(), held_out.take(VALIDATION_BATCHES).cache()]
+        for batches in kept:
+            for _ in batches:
+                pass
+        return lambda: [batches.take(-1) for batches in kept]
+
+    batch_size = batch_size_of(workload, data)
+    middle = TRAIN_BATCHES * batch_size
+    end = middle + VALIDATION_BATCHES * batch_size
+    given = [data.x, data.y, data.extra.get("sample_weight")]
+    arrays = tuple(array for array in given if array is not None)
+    parts = [cut(arrays, part) for part in (slice(0, middle), slice(middle, end))]
+    return lambda: [tf.data.Dataset.from_tensor_slices(part).batch(batch_size) for part in parts]
+
+
 def batch_size_of(workload: Workload, data: Data) -> int:
     """The workload's own, or less where the data are too few."""
-    return min(workload.fit["batch_size"], len(data.x) // (TRAIN_BATCHES + VALIDATION_BATCHES))
+    own = workload.fit.get("batch_size") or DEFAULT_BATCH_SIZE
+    return min(own, rows(data.x) // (TRAIN_BATCHES + VALIDATION_BATCHES))
 
 
 def record(
@@ -72,6 +100,7 @@ def record(
     seed: int = 0,
     callbacks: Callable[[], list[Any]] = list,
     epochs: int = EPOCHS,
+    class_weight: dict[int, float] | None = None,
 ) -> list[Event]:
     """Trains on one side and returns its events.
 
@@ -80,6 +109,7 @@ def record(
         build: gives a new model; `compile_arguments` the arguments for it, all objects in them new.
         batches: gives the batches to learn and those to validate on.
         callbacks: gives new callbacks, called before the recording one.
+        class_weight: of fit.
     """
     keras.utils.set_random_seed(seed)
     trainer = TRAINERS[side](build())
@@ -101,6 +131,7 @@ def record(
         validation_data=recording.data(validation),
         epochs=epochs,
         shuffle=False,
+        class_weight=class_weight,
         verbose=0,
         callbacks=[*callbacks(), recording.callback],
     )

@@ -20,7 +20,7 @@ def print_heading(console: Console, explanation: Explanation) -> None:
     epochs = _numbers(pair.event.epoch for pair in explanation.events)
     batches = _numbers(p.event.batch for p in explanation.events if p.event.phase == "train")
     console.print(
-        f"{explanation.workload}: {explanation.title}\n"
+        f"{': '.join(filter(None, [explanation.workload, explanation.title]))}\n"
         f"{len(epochs)} epochs of {len(batches)} batches from a tf.data.Dataset, with validation, "
         "run eagerly in each implementation with instrumented objects.\n"
         f"Keras {explanation.keras_version}, TensorFlow {explanation.tensorflow_version}.",
