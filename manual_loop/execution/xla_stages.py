@@ -1,7 +1,8 @@
 """Several steps in one XLA program: batches are stacked in a stage first.
 
 XLA needs static shapes, and in an XLA program a gather is a loop over the samples, which takes as
-long as a small step. So many batches are gathered, or taken from the stream, at once.
+long as a small step. So many batches are gathered, or taken from the stream, at once: at least two,
+because XLA compiles a loop over a single one to no loop, and rounds differently.
 """
 
 import functools
@@ -24,7 +25,7 @@ def array_loop(step, steps, arrays, full, first, stop, logs):
     parts = tf.nest.flatten(arrays, expand_composites=True)
     sizes = (math.prod(part.shape[1:]) * part.dtype.size for part in parts)
     fitting = STAGE_BYTES // (shape[1] * sum(sizes))
-    most = tf.clip_by_value(fitting, 1, tf.minimum(shape[0], steps))
+    most = tf.clip_by_value(fitting, 2, tf.minimum(shape[0], steps))
 
     def one_stage(i, logs):
         numbers = tf.minimum(i + tf.range(most), stop - 1)  # the last stage may be longer than due
@@ -50,7 +51,7 @@ def stream_block(step, steps, empty_logs):
     def block(iterator):
         spec = iterator.element_spec
         bytes_ = sum(leaf.shape.num_elements() * leaf.dtype.size for leaf in tree.flatten(spec))
-        most = max(1, min(steps, STAGE_BYTES // bytes_))
+        most = max(2, min(steps, STAGE_BYTES // bytes_))
 
         def one_stage(batches, logs, _):
             stage, size = stage_batches(iterator, most, tf.minimum(most, steps - batches))

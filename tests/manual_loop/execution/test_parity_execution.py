@@ -3,6 +3,7 @@
 import warnings
 
 import keras
+import numpy as np
 import pytest
 import tensorflow as tf
 from cases import CLASSES, IMAGES, SEQUENCES, SHORT, X, Y, cnn, compile_with, lstm, mlp, plain, rnn
@@ -74,6 +75,28 @@ def test_arrays_with_xla_in_blocks(monkeypatch):
     monkeypatch.setattr(xla_stages, "STAGE_BYTES", 500)  # three batches
     how = {"optimizer": "sgd", "jit_compile": True, "steps_per_execution": 4}
     assert_parity(plain, compile_with(**how), CLASSES, then=fit, epochs=2, batch_size=4)
+
+
+def dropped_out():
+    """Its step has other last bits where XLA compiles a loop over one batch."""
+    return keras.Sequential(
+        [
+            keras.Input([8]),
+            keras.layers.Dense(32, activation="relu"),
+            keras.layers.Dropout(0.5),
+            keras.layers.Dense(3, activation="softmax"),
+        ]
+    )
+
+
+@covers("compile: jit_compile", "compile: steps_per_execution")
+def test_xla_in_blocks_where_there_is_one_batch():
+    random = np.random.default_rng(0)
+    y = random.integers(3, size=360)
+    x = (random.normal(size=[3, 8])[y] + random.normal(size=[360, 8])).astype("float32")
+    compile = compile_with(jit_compile=True, steps_per_execution=10)
+    data = {"x": x[:32], "y": y[:32]}
+    assert_parity(dropped_out, compile, data, then=fit, batch_size=32, shuffle=False)
 
 
 @covers("compile: jit_compile")
