@@ -53,9 +53,7 @@ class BoundSteps(dict):
         steps = self._steps_of.setdefault(one, self._steps_per_execution())
         in_graph = steps > 1 and gains_from_a_block(dataset.specs, one.graph, self._jit_compile)
         block = array_block(self._step, steps, self._jit_compile) if in_graph else None
-        # XLA compiles a loop over a single batch to no loop, and rounds differently
-        least = 2 if self._jit_compile else 1
-        return BoundStep(one, dataset, steps, block and graph(block, self._jit_compile), least)
+        return BoundStep(one, dataset, steps, block and graph(block, self._jit_compile))
 
 
 class BoundStep:
@@ -67,14 +65,12 @@ class BoundStep:
         steps: how many a call runs.
         block: `(arrays, full, partial, at) -> logs`: all these steps in one graph; None to loop
             over them in Python.
-        least: full batches that an epoch must have for the block to be used.
     """
 
-    def __init__(self, one, dataset, steps, block, least):
+    def __init__(self, one, dataset, steps, block):
         self._one = one
         self._steps = steps
         self._block = block
-        self._least = least
         self._specs = arrays, full, partial = dataset.specs
         # an open batch size stays open here: Grappler would fold a known one, and round differently
         (_, indices), _ = one.structured_input_signature
@@ -97,7 +93,7 @@ class BoundStep:
         self.bind(iterator)
         numbers = iterator.advance(self._steps)
         full_batches = iterator.dataset.full_batches
-        if self._block is not None and full_batches >= self._least:
+        if self._block is not None and full_batches:
             return self._run_block()
         for number in numbers:
             logs = self._run_full() if number < full_batches else self._run_partial()
