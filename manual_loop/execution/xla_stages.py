@@ -25,7 +25,7 @@ def array_loop(step, steps, arrays, full, first, stop, logs):
     parts = tf.nest.flatten(arrays, expand_composites=True)
     sizes = (math.prod(part.shape[1:]) * part.dtype.size for part in parts)
     fitting = STAGE_BYTES // (shape[1] * sum(sizes))
-    most = tf.maximum(2, tf.minimum(fitting, tf.minimum(shape[0], steps)))
+    most = tf.maximum(tf.minimum(fitting, tf.minimum(shape[0], steps)), 2)
 
     def one_stage(i, logs):
         numbers = tf.minimum(i + tf.range(most), stop - 1)  # the last stage may be longer than due
