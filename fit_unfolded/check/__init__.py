@@ -1,9 +1,9 @@
 """Where a hand-written training loop departs from fit, and why.
 
-    from fit_unfolded.check import check, assert_trains_like_fit
+from fit_unfolded.check import check, assert_trains_like_fit
 
-    def test_my_loop():
-        assert_trains_like_fit("my_loop.py")
+def test_my_loop():
+    assert_trains_like_fit("my_loop.py")
 """
 
 from fit_unfolded.check.run import Report, assert_trains_like_fit, check

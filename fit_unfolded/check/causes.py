@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import keras
@@ -12,7 +12,7 @@ import tensorflow as tf
 from fit_unfolded import pitfalls
 from fit_unfolded.check import mistakes, stages
 from fit_unfolded.check.mistakes import TRAINER, Mistake
-from fit_unfolded.check.observe import State
+from fit_unfolded.check.observe import State, state_of
 from fit_unfolded.check.reference import floats
 from fit_unfolded.check.stages import MOST_ULP, MOST_ULP_OF_UPDATE, Compared, Comparison, Stage
 from fit_unfolded.pitfalls.source import Place
@@ -75,16 +75,40 @@ def find(found: Comparison) -> list[Cause]:
 
 
 def _of_step(found: Comparison, stage: Stage) -> Iterator[Cause]:
+    if stage.kind == "second call":
+        yield from _of_second_call(found, stage)
+        return
     departed = [step for step in found.steps if step.departs == stage.name]
     if not departed:
         return
     tested = departed[:TESTED_STEPS]
-    tested += [step for step in departed[TESTED_STEPS:] if len(step.rows) != len(tested[0].rows)][:1]
+    rest, size = departed[TESTED_STEPS:], len(tested[0].rows)
+    tested += [step for step in rest if len(step.rows) != size][:1]
     for mistake in mistakes.of_train_step():
         if stage.name in mistake.stages and mistake.applies(found.reference.model):
             worst = _reproduces(found, mistake, tested, stage.name)
             if worst is not None and worst <= MOST_ULP:
                 yield _cause(mistake, worst, f"on {len(tested)} steps")
+
+
+def _of_second_call(found: Comparison, stage: Stage) -> Iterator[Cause]:
+    """A call in training mode after the update, which moves averages and random states."""
+    step = next(step for step in found.steps if step.number == stage.step)
+    after, settled = step.step.updates[-1].after, step.step.settled
+    if after is None or settled is None:
+        return
+    model = found.reference.model
+    found.reference.restore(after, None)
+    calls = [call for call in step.step.outside if call.training and call.whole]
+    for call in calls:
+        x = keras.tree.pack_sequence_as(found.problem.train.x, list(map(tf.constant, call.x)))
+        model(x, training=True)
+    places = set(range(len(after))) - set(found.reference.trainable)
+    made = state_of(model)
+    worst = max(stages.distance([settled[p]], [made[p]]) for p in places)
+    if worst <= MOST_ULP:
+        mistake = next(m for m in mistakes.of_train_step() if m.name == "forward-twice")
+        yield _cause(mistake, worst, f"on step {step.number}")
 
 
 def _reproduces(
@@ -297,7 +321,8 @@ def _of_update(found: Comparison, stage: Stage) -> Iterator[Cause]:
     departed = [step for step in found.steps if step.departs == "update"][:TESTED_STEPS]
     if stage.kind == "frozen":
         write = "tape.gradient(loss, model.trainable_weights)"
-        yield Cause("frozen-trained", "Frozen weights are trained", stage.says, TRAINED, write, True)
+        title = "Frozen weights are trained"
+        yield Cause("frozen-trained", title, stage.says, TRAINED, write, exact=True)
     if stage.kind != "weights" or not departed:
         return
     yield from _of_new_optimizer(found, departed)
@@ -475,23 +500,16 @@ MEAN = Place(f"{TRAINER}.train_step", "self._loss_tracker.update_state(")
 
 def _of_metrics(found: Comparison, stage: Stage) -> Iterator[Cause]:
     mine = {n: v for n, v in (found.history or {}).items() if not n.startswith("val_")}
-    epochs = range(min(len(found.epochs), len(found.logs), 3))
+    epochs = range(min(len(found.epochs), len(found.logs), 2))
     for mistake in mistakes.of_logs():
-        if not found.problem.train.sample_weight is not None and "weight" in mistake.name:
+        if found.problem.train.sample_weight is None and "weight" in mistake.name:
             continue
         function = mistake.edit.wrong_function() if mistake.edit else None
         logs = [_replay(found, epoch, function) for epoch in epochs]
         worst = _logs_apart(found, mine, dict(zip(epochs, logs, strict=True)))
         if worst <= MOST_ULP + len(found.epochs[0]):
             yield _cause(mistake, worst, f"on {len(logs)} epochs")
-    if len(epochs) > 1:
-        logs = [_replay(found, epoch, None, reset=not epoch) for epoch in epochs]
-        worst = _logs_apart(found, mine, dict(zip(epochs, logs, strict=True)))
-        if worst <= MOST_ULP + len(found.epochs[0]):
-            mistake = pitfalls.get("metrics-not-reset")
-            write = "metric.reset_state() before each epoch"
-            known = Mistake(mistake.name, mistake.title, (), mistake.keras, write)
-            yield _cause(known, worst, f"on {len(logs)} epochs")
+    yield from _of_resets(found, mine, epochs, validation=False)
     last = {
         epoch: {"loss": float(_steps(found, epoch)[-1].block.gradients[0].loss)}
         for epoch in epochs
@@ -576,25 +594,33 @@ def _of_validation(found: Comparison, stage: Stage) -> Iterator[Cause]:
         worst = _logs_apart(found, mine, logs)
         if worst <= MOST_ULP:
             yield _cause(mistake, worst, f"on {len(logs)} epochs")
-    yield from _of_resets(found, mine, epochs)
+    yield from _of_resets(found, mine, epochs, validation=True)
 
 
 def _of_resets(
-    found: Comparison, mine: dict[str, list[float]], epochs: Iterable[int]
+    found: Comparison, mine: dict[str, list[float]], epochs: Iterable[int], validation: bool
 ) -> Iterator[Cause]:
-    """Validation metrics that go on from the training, or from the epoch before."""
-    after_training = {}
-    for epoch in epochs:
-        _replay(found, epoch, None)
-        after_training[epoch] = _evaluate(found, epoch, test_step, reset=False)
-    going_on = {epoch: _evaluate(found, epoch, test_step, reset=not epoch) for epoch in epochs}
-    for logs in (after_training, going_on):
+    """Metrics that go on from the epoch before, from the training or from the validation."""
+    place = Place(f"{TRAINER}.evaluate", "self.reset_metrics()") if validation else RESET
+    where = "validation" if validation else "epoch"
+    mistake = pitfalls.get("metrics-not-reset")
+    known = Mistake(
+        mistake.name, mistake.title, (), place, f"metric.reset_state() before each {where}"
+    )
+    for before_epoch, before_validation in ((False, True), (False, False), (True, False)):
+        logs: dict[int, dict[str, float]] = {}
+        for epoch in epochs:
+            training = _replay(found, epoch, None, reset=before_epoch or not epoch)
+            tested = _evaluate(found, epoch, test_step, reset=before_validation)
+            logs[epoch] = tested if validation else training
         worst = _logs_apart(found, mine, logs)
         if len(logs) > 1 and worst <= MOST_ULP + len(found.epochs[0]):
-            mistake = pitfalls.get("metrics-not-reset")
-            write = "metric.reset_state() before each validation"
-            place = Place(f"{TRAINER}.evaluate", "self.reset_metrics()")
-            known = Mistake(mistake.name, mistake.title, (), place, write)
+            yield _cause(known, worst, f"on {len(logs)} epochs")
+            return
+    if validation:  # a metric of the validation's own, never reset
+        logs = {epoch: _evaluate(found, epoch, test_step, reset=not epoch) for epoch in epochs}
+        worst = _logs_apart(found, mine, logs)
+        if len(logs) > 1 and worst <= MOST_ULP:
             yield _cause(known, worst, f"on {len(logs)} epochs")
 
 

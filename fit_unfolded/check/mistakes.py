@@ -25,7 +25,9 @@ CompiledLoss = Callable[[Any, Any, Any, list[Any]], Any]
 TRAINER = "keras.src.backend.tensorflow.trainer:TensorFlowTrainer"
 FORWARD = Place(f"{TRAINER}.train_step", "y_pred = self(x, training=True)")
 LOSS_CALLED = Place(f"{TRAINER}.train_step", "loss = self._compute_loss(")
-FURTHER_LOSSES = Place("keras.src.trainers.trainer:Trainer.compute_loss", "for loss in self.losses:")
+FURTHER_LOSSES = Place(
+    "keras.src.trainers.trainer:Trainer.compute_loss", "for loss in self.losses:"
+)
 REDUCED = Place("keras.src.losses.loss:reduce_values", "divisor = ops.cast(")
 WEIGHTED = Place("keras.src.trainers.compile_utils:CompileLoss.call", "loss_fn(y_t, y_p, _sample")
 MASKED = Place("keras.src.losses.loss:Loss.__call__", "in_mask = backend.get_keras_mask(y_pred)")
@@ -401,9 +403,7 @@ def of_test_step() -> list[Mistake]:
     """Mistakes in the validation."""
     validation = ("validation",)
     return [
-        _pitfall(
-            "evaluating-in-training-mode", validation, "y_pred = model(x, training=False)"
-        ),
+        _pitfall("evaluating-in-training-mode", validation, "y_pred = model(x, training=False)"),
         Mistake(
             "mean-of-batches",
             "Validation loss as the mean over batches of different sizes",

@@ -58,7 +58,7 @@ class Gradient:
         others: number of sources that are not variables of the model.
     """
 
-    loss: np.ndarray
+    loss: np.floating
     shape: tuple[int, ...]
     values: dict[int, np.ndarray | None]
     others: int

@@ -45,11 +45,16 @@ class Reference:
         file: the user's.
         seed: the random seed.
         changes: arguments of compile that are replaced, for a mistake.
+
+    Attributes:
+        follows_rate: whether the learning rate is that of the user's optimizer too, since
+            callbacks of fit may have changed it.
     """
 
     def __init__(self, file: UserFile, seed: int, **changes: Any):
         keras.utils.set_random_seed(seed)
         self._file, self._seed = file, seed
+        self.follows_rate = bool(file.fit.get("callbacks"))
         self.model = file.build()
         arguments = file.compile() | changes
         self.arguments = arguments
@@ -129,13 +134,11 @@ class Reference:
         """Puts values into the variables; the learning rate stays that of the file."""
         for variable, value in zip(self.model.variables, state, strict=True):
             variable.assign(value)
-        rate = self.optimizer.learning_rate
         inner = getattr(self.optimizer, "inner_optimizer", None)
-        rates = {id(rate), id(getattr(inner, "learning_rate", None))}
-        for variable, value in zip(
-            self.optimizer.variables, slots if self.takes(slots) else self._fresh, strict=True
-        ):
-            if id(variable) not in rates:
+        rates = {id(getattr(o, "learning_rate", None)) for o in (self.optimizer, inner)}
+        values = slots if slots is not None and self.takes(slots) else self._fresh
+        for variable, value in zip(self.optimizer.variables, values, strict=True):
+            if self.follows_rate or id(variable) not in rates:
                 variable.assign(value)
 
     def takes(self, slots: State | None) -> bool:

@@ -196,7 +196,7 @@ def _read(dataset: tf.data.Dataset) -> tuple[Any, Any, Any, int]:
     ]
     if not batches:
         raise InputError("data(): x is a tf.data.Dataset without batches.")
-    columns = []
+    columns: list[Any] = []
     for column in zip(*batches, strict=True):
         if column[0] is None:
             columns.append(None)

@@ -1,6 +1,7 @@
 """The stages of a training, each compared with what fit makes from the same state."""
 
 import time
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -52,7 +53,9 @@ class Stage:
     ulp: float = 0.0
     kind: str = ""
 
-    def depart(self, kind: str, says: str, step: int | None, line: int, ulp: float = np.inf) -> None:
+    def depart(
+        self, kind: str, says: str, step: int | None, line: int, ulp: float = np.inf
+    ) -> None:
         """The first departure is the one that is told."""
         if self.status != DIFFERENT:
             self.status, self.kind, self.says = DIFFERENT, kind, says
@@ -238,7 +241,8 @@ def _check_epochs(found: Comparison, batches: list[Batch]) -> None:
         step = batches[epoch[-1]].step
         if missing and len(found.epochs) > 1 and number == len(found.epochs):
             return  # the training ends amid an epoch: see the stage of the epochs
-        if missing == problem.train.samples % problem.batch_size and missing and len(set(sizes)) == 1:
+        remainder = problem.train.samples % problem.batch_size
+        if missing and missing == remainder and len(set(sizes)) == 1:
             stage.depart("partial batch dropped", f"{where} left out: the last batch", step, line)
         elif missing:
             stage.depart("rows missing", f"{where} left out", step, line)
@@ -313,10 +317,7 @@ def _compare_steps(found: Comparison, batches: list[Batch]) -> None:
         found.steps.append(compared)
         if batch.block is step.blocks[-1]:
             own_slots = _compare_one(found, compared)
-            if step.updates:
-                slots = step.updates[-1].slots_after
-            else:
-                slots = own_slots
+            slots = step.updates[-1].slots_after if step.updates else own_slots
         else:
             _compare_forward(found, compared)
             _compare_loss(found, compared)
@@ -374,7 +375,8 @@ def _compare_loss(found: Comparison, compared: Compared) -> None:
     gradient = compared.block.gradients[0]
     mine, theirs = gradient.loss, compared.made.loss
     ulp = distance([mine], [theirs])
-    shape = f" (the sum of shape {list(gradient.shape)})" if gradient.shape not in ((), (1,)) else ""
+    summed = gradient.shape not in ((), (1,))
+    shape = f" (the sum of shape {list(gradient.shape)})" if summed else ""
     says = f"the loss of the batch is {mine:.7g}{shape}; fit: {theirs:.7g}"
     line = compared.block.losses[-1].line if compared.block.losses else gradient.line
     _judge(found, "loss", compared, "value", says, line, ulp)
@@ -398,9 +400,7 @@ def _compare_gradients(found: Comparison, compared: Compared) -> None:
     _compare_given(found, compared, mine)
 
 
-def _compare_given(
-    found: Comparison, compared: Compared, mine: dict[int, np.ndarray]
-) -> None:
+def _compare_given(found: Comparison, compared: Compared, mine: dict[int, np.ndarray]) -> None:
     """What the optimizer is given, against what the tape gave."""
     if not compared.step.updates:
         return
@@ -413,7 +413,7 @@ def _compare_given(
         return
     if blocks > 1:
         parts = [block.gradients[0].values for block in compared.step.blocks]
-        mine = {place: sum(part[place] for part in parts) / np.float32(blocks) for place in mine}
+        mine = {place: _sum(part[place] for part in parts) / np.float32(blocks) for place in mine}
     ours = {place: g for place, g in given.items() if g is not None}
     if ours.keys() != mine.keys():
         lost = sorted(mine.keys() - ours.keys())
@@ -545,9 +545,7 @@ def _compare_end(found: Comparison) -> None:
 def _compare_history(found: Comparison) -> None:
     """The history that `train` returned, and fit's from the same states."""
     metrics, validation = found.stages["metrics"], found.stages["validation"]
-    earlier = any(
-        found.stages[name].status == DIFFERENT for name in ("data", "forward", "loss")
-    )
+    earlier = any(found.stages[name].status == DIFFERENT for name in ("data", "forward", "loss"))
     if found.history is None:
         metrics.says = metrics.says or "train returns no history"
     for name, values in (found.history or {}).items():
@@ -563,7 +561,8 @@ def _compare_history(found: Comparison) -> None:
             elif earlier and stage is metrics:
                 stage.follow()
             else:
-                says = f"epoch {epoch + 1}: {name} {mine:.7g}; fit, from the same weights: {theirs:.7g}"
+                fits = f"fit, from the same weights: {theirs:.7g}"
+                says = f"epoch {epoch + 1}: {name} {mine:.7g}; {fits}"
                 stage.depart(name, says, None, _metric_line(found, epoch), ulp)
     if found.problem.validation is None:
         validation.says = "no validation data"
@@ -624,7 +623,7 @@ def merged(updates: list[Update]) -> dict[int, np.ndarray | None]:
     return values
 
 
-def distance(a: State, b: State) -> float:
+def distance(a: Sequence[Any], b: Sequence[Any]) -> float:
     """In ULP of the largest value of each tensor; inf for other shapes, NaN or other integers."""
     if len(a) != len(b):
         return np.inf
@@ -660,11 +659,15 @@ def elementwise(a: np.ndarray, b: np.ndarray, before: np.ndarray) -> float:
 
 
 def gradient_distance(a: dict[int, Any], b: dict[int, Any]) -> float:
-    """As `distance`, by position; tensors of small gradients are measured by a tenth of the largest."""
+    """As `distance`, by position; small gradients are measured by a tenth of the largest."""
     least = 0.1 * max((float(np.max(np.abs(g))) for g in b.values() if g.size), default=0.0)
     if not np.isfinite(least):
         return distance([a[place] for place in b], list(b.values()))
     return max((_apart(a[place], b[place], least) for place in b), default=0.0)
+
+
+def _sum(parts: Iterable[Any]) -> Any:
+    return sum(parts)
 
 
 def _norm(values: dict[int, Any]) -> float:
