@@ -1,6 +1,7 @@
 """`check` on loops in several styles: right ones, and each known mistake by name and line."""
 
 import json
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -325,6 +326,6 @@ def test_the_observer_sees_a_step_and_its_line():
     np.testing.assert_array_equal(block.calls[0].x[0], x)
     np.testing.assert_array_equal(update.values[0], [[3.0], [3.0]])
     np.testing.assert_array_equal(update.after[1], update.before[1] - 1.5)
-    source = open(__file__).read().splitlines()
+    source = Path(__file__).read_text().splitlines()
     assert "model(x, training=True)" in source[block.calls[0].line - 1]
     assert "apply_gradients" in source[update.line - 1]
