@@ -1,4 +1,6 @@
-"""A small classifier with Dropout, in the form that the commands take in place of a workload.
+"""Three clouds of points, a small network with Dropout.
+
+The commands take this file in place of the name of a workload:
 
 fit-unfolded compare examples/blobs.py
 fit-unfolded explain examples/blobs.py
@@ -60,19 +62,25 @@ def train(model, x, y, validation_data, epochs, batch_size):
         mean_loss.update_state(loss_fn(y, y_pred), sample_weight=tf.shape(x)[0])
         accuracy.update_state(y, y_pred)
 
-    def run(step, dataset):
+    def reset_metrics():
         mean_loss.reset_state()
         accuracy.reset_state()
-        for batch in dataset:
-            step(*batch)
-        return float(mean_loss.result()), float(accuracy.result())
+
+    def log_metrics(prefix):
+        history[prefix + "loss"].append(float(mean_loss.result()))
+        history[prefix + "acc"].append(float(accuracy.result()))
 
     training = tf.data.Dataset.from_tensor_slices((x, y)).batch(batch_size)
     validation = tf.data.Dataset.from_tensor_slices(validation_data).batch(batch_size)
     history = {"loss": [], "acc": [], "val_loss": [], "val_acc": []}
     for _ in range(epochs):
-        for prefix, step, dataset in [("", train_step, training), ("val_", test_step, validation)]:
-            loss, acc = run(step, dataset)
-            history[prefix + "loss"].append(loss)
-            history[prefix + "acc"].append(acc)
+        reset_metrics()
+        for batch in training:
+            train_step(*batch)
+        log_metrics("")
+
+        reset_metrics()
+        for batch in validation:
+            test_step(*batch)
+        log_metrics("val_")
     return history

@@ -202,10 +202,9 @@ def _dict_entries(tree: ast.Module, name: str) -> dict[str, ast.expr]:
     return {}
 
 
-def _check_arguments(
-    path: Path, where: str, given: Iterable[Any], known: tuple[str, ...], of: str = ""
-) -> None:
-    function = of or ("compile" if where.lower().startswith("compile") else "fit")
+def _check_arguments(path: Path, where: str, given: Iterable[Any], known: tuple[str, ...]) -> None:
+    whose = {FIT_ARGUMENTS: "fit does not take", COMPILE_ARGUMENTS: "compile does not take"}
+    verb = whose.get(known, "fit does not take as data")
     for name in given:
         if name in known:
             continue
@@ -213,7 +212,7 @@ def _check_arguments(
             raise InputError(f"{path}: FIT has '{name}'; data() returns it, so move it there.")
         near = difflib.get_close_matches(str(name), known, n=1)
         advice = f"did you mean '{near[0]}'?" if near else f"it takes {', '.join(known)}."
-        raise InputError(f"{path}: {where} has '{name}', which {function} does not take; {advice}")
+        raise InputError(f"{path}: {where} has '{name}', which {verb}; {advice}")
 
 
 def _check_numbers(path: Path, fit: dict[str, Any]) -> None:
@@ -285,7 +284,7 @@ def user_code(path: Path, what: str) -> Iterator[None]:
         raise
     except (Exception, SystemExit) as error:
         raise InputError(
-            f"{path}: {what} raises {_one_line(error)}{own_lines(path, error)}"
+            f"{path}: {what} raises {one_line(error)}{own_lines(path, error)}"
         ) from error
 
 
@@ -299,7 +298,8 @@ def own_lines(path: Path, error: BaseException) -> str:
     )
 
 
-def _one_line(error: BaseException) -> str:
+def one_line(error: BaseException) -> str:
+    """The type and the message of an exception, in one line, shortened."""
     words = textwrap.shorten(str(error), LONGEST, placeholder=" ...")
     name = type(error).__name__
     return f"{name}: {words}" if words else name
@@ -436,7 +436,7 @@ def _given_data(file: UserFile, seed: int) -> dict[str, Any]:
     _check_seed(file.path, "data()", seed)
     if not isinstance(given, dict):
         raise InputError(f"{file.path}: data() returns {_kind(given)}; it must be a dict.")
-    _check_arguments(file.path, "data()", given, DATA_ARGUMENTS, of="fit as data")
+    _check_arguments(file.path, "data()", given, DATA_ARGUMENTS)
     given = {name: value for name, value in given.items() if value is not None}
     if "x" not in given:
         raise InputError(f"{file.path}: data() returns no x.")
