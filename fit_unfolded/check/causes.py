@@ -505,17 +505,21 @@ def _of_metrics(found: Comparison, stage: Stage) -> Iterator[Cause]:
         if found.problem.train.sample_weight is None and "weight" in mistake.name:
             continue
         function = mistake.edit.wrong_function() if mistake.edit else None
-        logs = [_replay(found, epoch, function) for epoch in epochs]
-        worst = _logs_apart(found, mine, dict(zip(epochs, logs, strict=True)))
+        worst, tested = 0.0, 0
+        for epoch in epochs:
+            if worst <= MOST_ULP + len(found.epochs[0]):
+                logs = {epoch: _replay(found, epoch, function)}
+                worst, tested = max(worst, _logs_apart(mine, logs)), tested + 1
         if worst <= MOST_ULP + len(found.epochs[0]):
-            yield _cause(mistake, worst, f"on {len(logs)} epochs")
-    yield from _of_resets(found, mine, epochs, validation=False)
+            yield _cause(mistake, worst, f"on {tested} epochs")
+    if _logs_apart(mine, {0: found.logs[0]}) <= MOST_ULP + len(found.epochs[0]):
+        yield from _of_resets(found, mine, epochs, validation=False)
     last = {
         epoch: {"loss": float(_steps(found, epoch)[-1].block.gradients[0].loss)}
         for epoch in epochs
         if _steps(found, epoch)
     }
-    worst = _logs_apart(found, {n: v for n, v in mine.items() if n == "loss"}, last)
+    worst = _logs_apart({n: v for n, v in mine.items() if n == "loss"}, last)
     if "loss" in mine and stage.kind == "loss" and worst <= MOST_ULP:
         title = "The loss of the last batch is logged for the epoch"
         write = "loss_mean.update_state(loss, sample_weight=tf.shape(x)[0]) for each batch"
@@ -543,9 +547,7 @@ def _replay(
     return logs
 
 
-def _logs_apart(
-    found: Comparison, mine: dict[str, list[float]], logs: dict[int, dict[str, float]]
-) -> float:
+def _logs_apart(mine: dict[str, list[float]], logs: dict[int, dict[str, float]]) -> float:
     """In ULP over all names and epochs; inf if there is nothing to compare."""
     apart = [
         stages.distance([np.float32(values[epoch])], [np.float32(theirs[name])])
@@ -591,7 +593,7 @@ def _of_validation(found: Comparison, stage: Stage) -> Iterator[Cause]:
         assert mistake.edit is not None
         function = mistake.edit.wrong_function()
         logs = {epoch: _evaluate(found, epoch, function) for epoch in epochs}
-        worst = _logs_apart(found, mine, logs)
+        worst = _logs_apart(mine, logs)
         if worst <= MOST_ULP:
             yield _cause(mistake, worst, f"on {len(logs)} epochs")
     yield from _of_resets(found, mine, epochs, validation=True)
@@ -613,13 +615,15 @@ def _of_resets(
             training = _replay(found, epoch, None, reset=before_epoch or not epoch)
             tested = _evaluate(found, epoch, test_step, reset=before_validation)
             logs[epoch] = tested if validation else training
-        worst = _logs_apart(found, mine, logs)
+            if _logs_apart(mine, logs) > MOST_ULP + len(found.epochs[0]):
+                break
+        worst = _logs_apart(mine, logs)
         if len(logs) > 1 and worst <= MOST_ULP + len(found.epochs[0]):
             yield _cause(known, worst, f"on {len(logs)} epochs")
             return
     if validation:  # a metric of the validation's own, never reset
         logs = {epoch: _evaluate(found, epoch, test_step, reset=not epoch) for epoch in epochs}
-        worst = _logs_apart(found, mine, logs)
+        worst = _logs_apart(mine, logs)
         if len(logs) > 1 and worst <= MOST_ULP:
             yield _cause(known, worst, f"on {len(logs)} epochs")
 

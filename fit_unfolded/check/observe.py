@@ -28,7 +28,7 @@ class Call:
     Attributes:
         whole: whether it is the model, not a layer of it.
         training: the argument as it was given; None if it was not.
-        x, outputs: the tensors, flattened structures.
+        x, outputs: the tensors, flattened structures; empty if they are ragged or sparse.
         line: of the user's file; 0 if none led there.
     """
 
@@ -281,6 +281,8 @@ class Observer:
         with self._inside("layer"):
             outputs = original(*args, **kwargs)
         inputs = args[1] if len(args) > 1 else next(iter(kwargs.values()), None)
+        if any(isinstance(leaf, keras.KerasTensor) for leaf in tf.nest.flatten([inputs, outputs])):
+            return outputs  # a model is being built
         call = Call(
             whole=args[0] is self._model,
             training=kwargs.get("training"),
@@ -362,8 +364,11 @@ def values_of(variables: Iterable[Any]) -> State:
 
 
 def _arrays(structure: Any) -> list[np.ndarray]:
-    leaves = tf.nest.flatten(structure)
-    return [np.asarray(tf.convert_to_tensor(leaf)) for leaf in leaves if leaf is not None]
+    """The leaves; none where one is not dense, such as a ragged tensor."""
+    leaves = [leaf for leaf in tf.nest.flatten(structure) if leaf is not None]
+    if any(isinstance(leaf, tf.RaggedTensor | tf.SparseTensor) for leaf in leaves):
+        return []
+    return [np.asarray(tf.convert_to_tensor(leaf)) for leaf in leaves]
 
 
 def _subclasses(cls: type) -> Iterator[type]:

@@ -43,6 +43,8 @@ class Rows:
             x: what the model was called with, flattened.
             y: the labels that the batch came with, flattened; None if unknown.
         """
+        if not x:
+            return None
         dtypes = tuple(array.dtype.str for array in x)
         if dtypes not in self._places:
             self._places[dtypes] = self._index(x)

@@ -204,6 +204,8 @@ def _compare_data(found: Comparison) -> list[Batch]:
 def _check_rows(problem: Problem, stage: Stage, batch: Batch) -> None:
     line = batch.block.calls[0].line
     x = batch.block.calls[0].x
+    if not x:  # not dense: no rows can be compared
+        return
     if batch.rows is None:
         rows = [[array[number : number + 1] for array in x] for number in range(len(x[0]))]
         outside = [row for row in rows if not problem.train.holds(row)]

@@ -40,7 +40,7 @@ FIT = {"epochs": 2, "batch_size": 8}
 '''
 
 # One long function, tf.data, metric objects.
-SCRIPT = '''
+SCRIPT = """
 
 def train(model, x, y, validation_data, epochs, batch_size):
     opt = keras.optimizers.Adam(0.01)
@@ -71,10 +71,10 @@ def train(model, x, y, validation_data, epochs, batch_size):
         history["val_loss"].append(mean.result().numpy())
         history["val_accuracy"].append(acc.result().numpy())
     return history
-'''
+"""
 
 # A class, NumPy slices, a functional loss.
-CLASS = '''
+CLASS = """
 
 class Learner:
     def __init__(self, model, rate):
@@ -101,10 +101,10 @@ class Learner:
 
 def train(model, x, y, epochs, batch_size):
     Learner(model, 0.01).run(x, y, epochs, batch_size)
-'''
+"""
 
 # A closure under tf.function; the epochs' means by hand.
-CLOSURE = '''
+CLOSURE = """
 
 def make_step(model, optimizer, loss_of):
     @tf.function
@@ -134,10 +134,10 @@ def train(model, x, y, epochs=1, batch_size=32):
             total += float(step(tf.constant(x[part]), tf.constant(y[part]))) * len(part)
         losses.append(total / len(y))
     return {"loss": losses}
-'''
+"""
 
 # Everything by hand: cross entropy from logarithms, a generator of batches.
-BY_HAND = '''
+BY_HAND = """
 
 def batches(x, y, size):
     order = np.arange(len(x))
@@ -161,7 +161,7 @@ def train(model, **given):
                 (g, w) for g, w in zip(tape.gradient(loss, model.trainable_weights),
                                        model.trainable_weights)
             )
-'''
+"""
 
 STYLES = {"script": SCRIPT, "class": CLASS, "closure": CLOSURE, "by_hand": BY_HAND}
 
