@@ -86,10 +86,16 @@ class Update:
 
 @dataclass(eq=False)
 class MetricCall:
-    """A call of a `keras.metrics.Metric`: `update_state`, `result` or `reset_state`."""
+    """A call of a `keras.metrics.Metric`.
+
+    Attributes:
+        method: "update_state", "result" or "reset_state".
+        value: of a `result` that is a scalar; else None.
+    """
 
     metric: Any
     method: str
+    value: float | None
     line: int
 
 
@@ -310,10 +316,13 @@ class Observer:
     def _metric_called(
         self, method: str, original: Callable, args: tuple, kwargs: dict[str, Any]
     ) -> Any:
-        if not self._depth["metric"] and self.steps and tf.executing_eagerly():
-            self.steps[-1].metrics.append(MetricCall(args[0], method, self._line()))
         with self._inside("metric"):
-            return original(*args, **kwargs)
+            result = original(*args, **kwargs)
+        if not self._depth["metric"] and self.steps and tf.executing_eagerly():
+            scalar = method == "result" and tf.is_tensor(result) and result.shape.rank == 0
+            value = float(result) if scalar else None
+            self.steps[-1].metrics.append(MetricCall(args[0], method, value, self._line()))
+        return result
 
     @contextmanager
     def _inside(self, kind: str) -> Iterator[None]:

@@ -63,13 +63,13 @@ class Stage:
 
     def agree(self, ulp: float) -> None:
         """A value that is equal, or `ulp` apart by rounding."""
-        if self.status in (NOT_COMPARED, EQUAL, ROUNDING, FOLLOWS):
+        if self.status in (NOT_COMPARED, EQUAL, ROUNDING):
             self.ulp = max(self.ulp, ulp)
             self.status = ROUNDING if self.ulp else EQUAL
 
     def follow(self) -> None:
         """A value that departs because an earlier stage did."""
-        if self.status == NOT_COMPARED:
+        if self.status != DIFFERENT:
             self.status = FOLLOWS
 
 
@@ -565,7 +565,7 @@ def _compare_history(found: Comparison) -> None:
             else:
                 fits = f"fit, from the same weights: {theirs:.7g}"
                 says = f"epoch {epoch + 1}: {name} {mine:.7g}; {fits}"
-                stage.depart(name, says, None, _metric_line(found, epoch), ulp)
+                stage.depart(name, says, None, _metric_line(found, mine), ulp)
     if found.problem.validation is None:
         validation.says = "no validation data"
         return
@@ -604,14 +604,18 @@ def validation_logs(found: Comparison, epoch: int) -> dict[str, float]:
     return found.validation_logs[epoch]
 
 
-def _metric_line(found: Comparison, epoch: int) -> int:
-    """Of the last metric that was read in the epoch."""
-    if epoch >= len(found.epochs):
-        return 0
-    last = found.epochs[epoch][-1]
-    steps = found.seen.steps[: last + 1]
-    lines = [call.line for step in steps for call in step.metrics if call.method == "result"]
-    return lines[-1] if lines else 0
+def _metric_line(found: Comparison, mine: float) -> int:
+    """Where the metric was updated whose result the history has; 0 if no metric gave it."""
+    calls = [call for step in found.seen.steps for call in step.metrics]
+    for at, call in enumerate(calls):
+        if call.value is not None and np.float32(call.value) == np.float32(mine):
+            updates = [
+                earlier.line
+                for earlier in calls[:at]
+                if earlier.metric is call.metric and earlier.method == "update_state"
+            ]
+            return updates[-1] if updates else call.line
+    return 0
 
 
 # Distances ------------------------------------------------------------------------------------

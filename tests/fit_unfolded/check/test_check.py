@@ -176,13 +176,13 @@ BROKEN = [
         ["small-shuffle-buffer"],
         "model(xb, training=True)",
     ),
-    ("script", (MEAN, "mean.update_state(loss)"), "metrics", ["mean-of-batches"], ".result()"),
+    ("script", (MEAN, "mean.update_state(loss)"), "metrics", ["mean-of-batches"], "mean.update_state(loss)"),
     (
         "script",
         (RESET, "        for xb, yb in batches"),
         "metrics",
         ["metrics-not-reset"],
-        ".result()",
+        MEAN,
     ),
     (
         "script",
@@ -192,7 +192,7 @@ BROKEN = [
         ),
         "metrics",
         ["metrics-after-update"],
-        ".result()",
+        "acc.update_state(yb, model(xb))",
     ),
     (
         "script",
@@ -206,7 +206,7 @@ BROKEN = [
         ("loss_fn(yb, out) + tf.add_n(model.losses), s", "loss_fn(yb, out), s"),
         "validation",
         ["regularizers-left-out"],
-        ".result()",
+        "mean.update_state(loss_fn(yb, out), s",
     ),
     ("class", ("range(epochs)", "range(epochs + 1)"), "epoch", ["other-epochs"], None),
 ]
