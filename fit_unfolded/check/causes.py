@@ -12,7 +12,7 @@ import tensorflow as tf
 from fit_unfolded import pitfalls
 from fit_unfolded.check import mistakes, stages
 from fit_unfolded.check.mistakes import TRAINER, Mistake
-from fit_unfolded.check.observe import State, state_of
+from fit_unfolded.check.observe import State, Update, state_of
 from fit_unfolded.check.reference import floats
 from fit_unfolded.check.stages import MOST_ULP, MOST_ULP_OF_UPDATE, Compared, Comparison, Stage
 from fit_unfolded.pitfalls.source import Place
@@ -325,9 +325,11 @@ def _of_update(found: Comparison, stage: Stage) -> Iterator[Cause]:
         yield Cause("frozen-trained", title, stage.says, TRAINED, write, exact=True)
     if stage.kind != "weights" or not departed:
         return
+    unscaled = list(_of_unscaled(found, departed))
+    yield from unscaled
     yield from _of_new_optimizer(found, departed)
-    yield from _of_other_optimizer(found, departed)
-    yield from _of_unscaled(found, departed)
+    if not unscaled:  # its optimizer is the one inside fit's
+        yield from _of_other_optimizer(found, departed)
     yield from _of_plain_descent(found, departed)
     yield from _of_constraints(found, departed)
 
@@ -337,23 +339,23 @@ def _worst(found: Comparison, steps: list[Compared], made: Callable[[Compared], 
     worst = 0.0
     for step in steps:
         theirs = made(step)
-        before, after, _ = _update(step)
+        before, after, _ = _update_of(step)
         for place in found.reference.trainable:
             worst = max(worst, stages.elementwise(after[place], theirs[place], before[place]))
     return worst
 
 
-def _update(step: Compared) -> tuple[State, State, dict[int, Any]]:
+def _update_of(step: Compared) -> tuple[State, State, dict[int, Any]]:
     updates = step.step.updates
     if updates:
         before, after = updates[0].before or [], updates[-1].after or []
-        return before, after, stages.merged(updates)
-    return step.block.before or [], step.step.settled or [], step.gradients
+        return before, after, stages.given_tensors(updates)
+    return step.block.before or [], step.step.settled or [], dict(step.gradients)
 
 
 def _of_new_optimizer(found: Comparison, steps: list[Compared]) -> Iterator[Cause]:
     def fresh(step: Compared) -> State:
-        before, _, gradients = _update(step)
+        before, _, gradients = _update_of(step)
         return found.reference.update(before, None, gradients)[0]
 
     worst = _worst(found, steps[:1], fresh)
@@ -374,17 +376,18 @@ def _of_other_optimizer(found: Comparison, steps: list[Compared]) -> Iterator[Ca
     updates = steps[0].step.updates
     if not updates:
         return
-    mine, theirs = updates[0].optimizer, found.reference.optimizer
-    differences = list(_configuration_differences(mine, theirs))
+    update, theirs = updates[0], found.reference.optimizer
+    mine = update.optimizer
+    differences = list(_configuration_differences(update, theirs))
     if not differences:
         return
-    config = mine.get_config()
-    other = found.reference.changed(optimizer=type(mine).from_config(config))
 
     def remade(step: Compared) -> State:
-        before, _, gradients = _update(step)
-        slots = step.step.updates[0].slots_before
-        return other.update(before, slots, gradients)[0]
+        before, _, gradients = _update_of(step)
+        (used,) = step.step.updates[:1]
+        optimizer = type(used.optimizer).from_config(dict(used.configuration))
+        other = found.reference.changed(optimizer=optimizer)
+        return other.update(before, used.slots_before, gradients)[0]
 
     worst = _worst(found, steps, remade)
     if worst <= MOST_ULP_OF_UPDATE:
@@ -404,13 +407,15 @@ def _of_other_optimizer(found: Comparison, steps: list[Compared]) -> Iterator[Ca
         )
 
 
-def _configuration_differences(mine: Any, theirs: Any) -> Iterator[tuple[str, Any, Any]]:
-    if type(mine) is not type(theirs):
-        yield "class", type(mine).__name__, type(theirs).__name__
+def _configuration_differences(update: Update, theirs: Any) -> Iterator[tuple[str, Any, Any]]:
+    if not update.configuration:
         return
-    a, b = mine.get_config(), theirs.get_config()
-    for name in sorted(a.keys() | b.keys() - {"name"}):
-        if name != "name" and _plain(a.get(name)) != _plain(b.get(name)):
+    if type(update.optimizer) is not type(theirs):
+        yield "class", type(update.optimizer).__name__, type(theirs).__name__
+        return
+    a, b = update.configuration, theirs.get_config()
+    for name in sorted((a.keys() | b.keys()) - {"name"}):
+        if _plain(a.get(name)) != _plain(b.get(name)):
             yield name, _plain(a.get(name)), _plain(b.get(name))
 
 
@@ -441,12 +446,12 @@ def _of_unscaled(found: Comparison, steps: list[Compared]) -> Iterator[Cause]:
 def _of_plain_descent(found: Comparison, steps: list[Compared]) -> Iterator[Cause]:
     if steps[0].step.updates:
         return
-    before, after, gradients = _update(steps[0])
+    before, after, gradients = _update_of(steps[0])
     deltas = {p: before[p] - after[p] for p in found.reference.trainable}
     rate = np.float32(_ratio(gradients, deltas))
 
     def made(step: Compared) -> State:
-        start, _, values = _update(step)
+        start, _, values = _update_of(step)
         state = list(start)
         for place, value in _known(values).items():
             state[place] = start[place] - rate * value
@@ -471,7 +476,7 @@ def _of_constraints(found: Comparison, steps: list[Compared]) -> Iterator[Cause]
         return
 
     def made(step: Compared) -> State:
-        before, _, gradients = _update(step)
+        before, _, gradients = _update_of(step)
         return found.reference.update(before, step.slots, gradients)[0]
 
     try:

@@ -70,13 +70,18 @@ class Update:
     """A call of `Optimizer.apply`, also by `apply_gradients`.
 
     Attributes:
+        configuration: `get_config()` at the time; empty if the optimizer has none.
         values: the gradients given, as in `Gradient`.
+        tensors: the same as they were given: dense tensors, or `tf.IndexedSlices`, which some
+            optimizers treat in another way.
         slots_before, slots_after: the optimizer's variables; before is None if it was not built.
         before, after: the model's variables.
     """
 
     optimizer: Any
+    configuration: dict[str, Any]
     values: dict[int, np.ndarray | None]
+    tensors: dict[int, Any]
     slots_before: State | None
     slots_after: State
     before: State | None
@@ -269,13 +274,24 @@ class Observer:
         variables = named.get("trainable_variables")
         before = values_of(optimizer.variables) if optimizer.built else None
         model_before = self._snapshot()
+        configuration = _configuration(optimizer) if self._file else {}
         with self._inside("apply"):
             result = original(optimizer, gradients, variables)
         if variables is None:
             variables = optimizer._trainable_variables
         known, _ = self._by_place(list(variables), gradients)
-        slots, after = values_of(optimizer.variables), self._snapshot()
-        update = Update(optimizer, known, before, slots, model_before, after, self._line())
+        places = [self._places.get(id(variable)) for variable in variables]
+        update = Update(
+            optimizer=optimizer,
+            configuration=configuration,
+            values=known,
+            tensors={p: g for p, g in zip(places, gradients, strict=True) if p in known},
+            slots_before=before,
+            slots_after=values_of(optimizer.variables),
+            before=model_before,
+            after=self._snapshot(),
+            line=self._line(),
+        )
         if not self.steps:
             self.steps.append(Step())
         self.steps[-1].updates.append(update)
@@ -378,6 +394,13 @@ def _arrays(structure: Any) -> list[np.ndarray]:
     if any(isinstance(leaf, tf.RaggedTensor | tf.SparseTensor) for leaf in leaves):
         return []
     return [np.asarray(tf.convert_to_tensor(leaf)) for leaf in leaves]
+
+
+def _configuration(optimizer: Any) -> dict[str, Any]:
+    try:
+        return optimizer.get_config()
+    except NotImplementedError:  # an optimizer of the user's own
+        return {}
 
 
 def _subclasses(cls: type) -> Iterator[type]:

@@ -6,6 +6,7 @@ from typing import Any
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from fit_unfolded.check.observe import Observer, State, state_of, values_of
 from fit_unfolded.check.rows import Rows
@@ -116,13 +117,17 @@ class Reference:
         )
 
     def update(
-        self, state: State, slots: State | None, gradients: dict[int, np.ndarray | None]
+        self, state: State, slots: State | None, gradients: dict[int, Any]
     ) -> tuple[State, State]:
-        """The variables of model and optimizer after an update by these gradients."""
+        """The variables of model and optimizer after an update by these gradients.
+
+        Args:
+            gradients: arrays, tensors or `tf.IndexedSlices` by position in `model.variables`.
+        """
         self.restore(state, slots)
         variables = self.model.variables
         pairs = [
-            (keras.ops.convert_to_tensor(gradients[place]), variables[place])
+            (_as_gradient(gradients[place]), variables[place])
             for place in self.trainable
             if gradients.get(place) is not None
         ]
@@ -164,6 +169,10 @@ class Reference:
             return_dict=True,
         )
         return floats(logs)
+
+
+def _as_gradient(value: Any) -> Any:
+    return value if isinstance(value, tf.IndexedSlices) else keras.ops.convert_to_tensor(value)
 
 
 def floats(logs: dict[str, Any]) -> dict[str, float]:

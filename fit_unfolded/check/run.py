@@ -113,12 +113,12 @@ def check(path: Path | str, seed: int = 0) -> Report:
         raise InputError(f"{file.path}: there is no train; define train(model, x, y, ...).")
     user_file.build_model(file, seed)
     data = _copied(user_file.read_data(file, seed))
-    arguments = _arguments(file, data)
-    problem = problem_of(_copied(data), file.fit)
+    _arguments(file, data)  # before anything runs
+    problem = problem_of(data, file.fit)
     plain_begin = time.monotonic()
-    plain = _train(file, seed, arguments)
+    plain = _train(file, seed)
     plain_seconds = time.monotonic() - plain_begin
-    observed, seen = _observe(file, seed, arguments)
+    observed, seen = _observe(file, seed)
     _check_trained(file, plain)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -187,15 +187,16 @@ def _copied(data: Any) -> Any:
     return np.array(data) if isinstance(data, np.ndarray) else data
 
 
-def _train(file: UserFile, seed: int, arguments: dict[str, Any], observe: Any = None) -> Trained:
+def _train(file: UserFile, seed: int, observe: Any = None) -> Trained:
     """Runs `train`; what it prints is dropped."""
     assert file.train is not None
+    keras.utils.set_random_seed(seed)
+    given = _arguments(file, _copied(file.data()))
     keras.utils.set_random_seed(seed)
     model = file.build()
     keras.utils.set_random_seed(seed)
     initial = state_of(model)
     trainable = [place for place, v in enumerate(model.variables) if v.trainable]
-    given = _copied(arguments)
     with (
         observe(model) if observe else contextlib.nullcontext(),
         contextlib.redirect_stdout(io.StringIO()),
@@ -207,7 +208,7 @@ def _train(file: UserFile, seed: int, arguments: dict[str, Any], observe: Any = 
     return Trained(_history(file, returned), initial, state_of(model), trainable)
 
 
-def _observe(file: UserFile, seed: int, arguments: dict[str, Any]) -> tuple[Trained, Observer]:
+def _observe(file: UserFile, seed: int) -> tuple[Trained, Observer]:
     seen: list[Observer] = []
     module = sys.modules.get(getattr(file.train, "__module__", ""))
 
@@ -222,7 +223,7 @@ def _observe(file: UserFile, seed: int, arguments: dict[str, Any]) -> tuple[Trai
         finally:
             tf.config.run_functions_eagerly(before)
 
-    return _train(file, seed, arguments, observe), seen[0]
+    return _train(file, seed, observe), seen[0]
 
 
 def _history(file: UserFile, returned: Any) -> dict[str, list[float]] | None:

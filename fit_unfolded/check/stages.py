@@ -362,8 +362,9 @@ def _compare_forward(found: Comparison, compared: Compared) -> None:
     after = compared.step.updates[-1].after if compared.step.updates else compared.step.settled
     if after is None or len(compared.step.blocks) > 1:
         return
+    trained = {*found.reference.trainable, *merged(compared.step.updates), *compared.gradients}
     for place, variable in enumerate(found.reference.model.variables):
-        if place in found.reference.trainable or compared.departs:
+        if place in trained or compared.departs:
             continue
         mine, theirs = after[place], compared.made.after[place]
         ulp = distance([mine], [theirs])
@@ -439,10 +440,10 @@ def _compare_update(found: Comparison, compared: Compared) -> State:
     """The weights after the update, against fit's optimizer on the same gradients."""
     step, stage = compared.step, found.stages["update"]
     if step.updates:
-        given, before = merged(step.updates), step.updates[0].before
+        given, before = given_tensors(step.updates), step.updates[0].before
         after, line = step.updates[-1].after, step.updates[-1].line
     else:
-        given, before, after = compared.gradients, compared.block.before, step.settled
+        given, before, after = dict(compared.gradients), compared.block.before, step.settled
         line = compared.block.gradients[-1].line
     if before is None or after is None:
         return compared.made.slots
@@ -627,6 +628,14 @@ def merged(updates: list[Update]) -> dict[int, np.ndarray | None]:
     for update in updates:
         values |= update.values
     return values
+
+
+def given_tensors(updates: list[Update]) -> dict[int, Any]:
+    """The same as tensors."""
+    tensors: dict[int, Any] = {}
+    for update in updates:
+        tensors |= update.tensors
+    return tensors
 
 
 def distance(a: Sequence[Any], b: Sequence[Any]) -> float:
