@@ -75,25 +75,25 @@ class Rows:
         self._used = used
         return found
 
-    def label_rows(self, y: list[np.ndarray], rows: list[int]) -> str:
-        """How the labels of a batch are to its rows: "equal", "apart" or "other".
+    def has_labels(self, y: list[np.ndarray], rows: list[int], in_order: bool = True) -> bool:
+        """Whether labels are those of the rows; True where their form is another, as one-hot.
 
-        Returns:
-            "apart" if each label is that of another row; "other" if they are of another form, such
-            as one-hot, so that nothing can be said.
+        Args:
+            y: labels, flattened.
+            in_order: False if each label may be that of any of the rows.
         """
-        labels = tree.flatten(self.y)
-        if len(labels) != len(y):
-            return "other"
-        for mine, all_labels in zip(y, labels, strict=True):
-            if len(mine) != len(rows) or _row_size(mine) != _row_size(all_labels):
-                return "other"
-            theirs = np.asarray(all_labels).reshape(len(all_labels), -1)
-            mine = np.asarray(mine).reshape(len(mine), -1).astype(theirs.dtype)
-            if not np.array_equal(mine, theirs[rows]):
-                known = {row.tobytes() for row in theirs}
-                return "apart" if all(row.tobytes() in known for row in mine) else "other"
-        return "equal"
+        labels = [np.asarray(part)[rows] for part in tree.flatten(self.y)]
+        if len(labels) != len(y) or any(
+            np.size(a) != np.size(b) for a, b in zip(y, labels, strict=True)
+        ):
+            return True
+        for mine, theirs in zip(y, labels, strict=True):
+            a, b = np.ravel(mine).astype(theirs.dtype), np.ravel(theirs)
+            if not in_order:
+                a, b = np.sort(a), np.sort(b)
+            if not np.array_equal(a, b):
+                return False
+        return True
 
     def batch(self, rows: list[int]) -> tuple[Any, ...]:
         """`x`, `(x, y)` or `(x, y, sample_weight)` of these rows, as tensors."""

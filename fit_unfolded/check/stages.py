@@ -194,6 +194,8 @@ def _compare_data(found: Comparison) -> list[Batch]:
         return batches
     for batch in batches:
         _check_rows(problem, stage, batch)
+    for epoch in found.epochs:
+        _check_labels(problem, stage, [batches[at] for at in epoch])
     if stage.status != DIFFERENT:
         _check_epochs(found, batches)
     if stage.status != DIFFERENT:
@@ -217,12 +219,28 @@ def _check_rows(problem: Problem, stage: Stage, batch: Batch) -> None:
             says = f"{len(outside)} of {len(rows)} inputs of the batch are not rows of x"
             stage.depart("other inputs", says, batch.step, line)
         return
-    for call in batch.block.losses[:1]:
-        if problem.train.y is not None and (
-            problem.train.label_rows(call.y, batch.rows) == "apart"
-        ):
-            says = "the labels of the batch belong to other rows of x"
-            stage.depart("labels apart", says, batch.step, call.line)
+
+
+def _check_labels(problem: Problem, stage: Stage, batches: list[Batch]) -> None:
+    """The labels of an epoch: those of other rows, or none of the data's."""
+    pairs = [(b, b.block.losses[0]) for b in batches if b.rows is not None and b.block.losses]
+    wrong = [
+        (batch, call)
+        for batch, call in pairs
+        if problem.train.y is not None and not problem.train.has_labels(call.y, batch.rows or [])
+    ]
+    if not wrong:
+        return
+    batch, call = wrong[0]
+    rows = [row for part, _ in pairs for row in part.rows or ()]
+    mine = [
+        np.concatenate([np.ravel(loss.y[at]) for _, loss in pairs]) for at in range(len(call.y))
+    ]
+    if problem.train.has_labels(mine, rows, in_order=False):
+        says, kind = "the labels of the batch belong to other rows of x", "labels apart"
+    else:
+        says, kind = "the labels of the batch are not those of its rows", "other labels"
+    stage.depart(kind, says, batch.step, call.line)
 
 
 def _check_epochs(found: Comparison, batches: list[Batch]) -> None:
@@ -258,7 +276,7 @@ def _check_epochs(found: Comparison, batches: list[Batch]) -> None:
         stage.depart("not shuffled", "the rows come in their order; fit shuffles them", 1, line)
     elif problem.shuffles and problem.train.samples >= 32:
         ahead = max(row - place for order in orders for place, row in enumerate(order))
-        if ahead < problem.train.samples // 2:
+        if ahead < problem.train.samples // 3:
             says = f"no row comes more than {ahead} places early: a shuffle buffer of {ahead + 1}"
             stage.depart("small buffer", says, 1, line)
     if problem.shuffles and stage.status != DIFFERENT:
