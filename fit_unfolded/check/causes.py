@@ -505,7 +505,7 @@ MEAN = Place(f"{TRAINER}.train_step", "self._loss_tracker.update_state(")
 
 def _of_metrics(found: Comparison, stage: Stage) -> Iterator[Cause]:
     mine = {n: v for n, v in (found.history or {}).items() if not n.startswith("val_")}
-    epochs = range(min(len(found.epochs), len(found.logs), 2))
+    epochs = range(min(found.complete, len(found.logs), 2))
     for mistake in mistakes.of_logs():
         if found.problem.train.sample_weight is None and "weight" in mistake.name:
             continue
@@ -586,7 +586,7 @@ def _of_validation(found: Comparison, stage: Stage) -> Iterator[Cause]:
     }
     if validation is None:
         return
-    epochs = range(min(len(found.epochs), 2))
+    epochs = range(min(found.complete, 2))
     known = mistakes.of_test_step()
     if not mine:  # only the calls show it
         known = [m for m in known if m.name == "evaluating-in-training-mode"]

@@ -5,7 +5,9 @@ also after an error. The code that is watched is not edited.
 """
 
 import functools
+import math
 import sys
+import time
 import types
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -137,6 +139,10 @@ class Step:
     settled: State | None = None
 
 
+class Enough(BaseException):
+    """Ends a loop that has been observed for long enough; `except Exception` lets it pass."""
+
+
 class Observer:
     """Records what a training of `model` does, inside a `with` block.
 
@@ -144,6 +150,7 @@ class Observer:
         model: the model that is trained.
         file: the user's file; its lines are noted.
         module: the user's module, whose names for Keras's loss functions are wrapped too.
+        seconds: after these, `Enough` is raised at the begin of the next step.
 
     Attributes:
         steps: one for each update, in order.
@@ -151,7 +158,7 @@ class Observer:
         initial, final: the model's variables at begin and end of the block.
     """
 
-    def __init__(self, model: Any, file: str = "", module: Any = None):
+    def __init__(self, model: Any, file: str = "", module: Any = None, seconds: float = math.inf):
         self.steps: list[Step] = []
         self.leading: list[Call] = []
         self.initial: State = []
@@ -162,6 +169,7 @@ class Observer:
         self._depth = {"layer": 0, "apply": 0, "loss": 0, "metric": 0}
         self._bytes = 0
         self._stack = ExitStack()
+        self._deadline = time.monotonic() + seconds
 
     def __enter__(self) -> "Observer":
         self._places = {}
@@ -224,6 +232,8 @@ class Observer:
             block = Block(self._snapshot(), self._line())
             step = self.steps[-1] if self.steps else None
             if step is None or self._is_over(step, block):
+                if time.monotonic() > self._deadline:
+                    raise Enough
                 if step is not None:
                     step.settled = block.before
                 self.steps.append(step := Step())

@@ -17,7 +17,7 @@ import tensorflow as tf
 
 from fit_unfolded.check import causes, stages
 from fit_unfolded.check.causes import Cause
-from fit_unfolded.check.observe import Observer, State, state_of
+from fit_unfolded.check.observe import Enough, Observer, State, state_of
 from fit_unfolded.check.reference import Reference
 from fit_unfolded.check.rows import Problem, problem_of
 from fit_unfolded.check.stages import DIFFERENT, NOT_COMPARED, ROUNDING, Comparison, Stage
@@ -26,6 +26,7 @@ from fit_unfolded.workloads import user_file
 from fit_unfolded.workloads.user_file import UserFile
 
 UNDECIDED = "undecided"
+OBSERVED_SECONDS = 20.0  # of the loop run eagerly; the steps after them are not compared
 # What the loop as a graph may differ by from the same loop run eagerly, relative to the way that
 # the weights went: rounding that grows from step to step.
 MOST_APART = 0.05
@@ -86,12 +87,13 @@ class Report:
 
 @dataclass
 class Trained:
-    """One run of the user's loop."""
+    """One run of the user's loop; `whole` unless it was ended early."""
 
     history: dict[str, list[float]] | None
     initial: State
     final: State
     trainable: list[int]
+    whole: bool
 
 
 def check(path: Path | str, seed: int = 0) -> Report:
@@ -204,8 +206,11 @@ def _train(file: UserFile, seed: int, observe: Any = None) -> Trained:
         user_file.user_code(file.path, "train()"),
     ):
         warnings.simplefilter("ignore")
-        returned = file.train(model, **given)
-    return Trained(_history(file, returned), initial, state_of(model), trainable)
+        try:
+            returned, whole = file.train(model, **given), True
+        except Enough:
+            returned, whole = None, False
+    return Trained(_history(file, returned), initial, state_of(model), trainable, whole)
 
 
 def _observe(file: UserFile, seed: int) -> tuple[Trained, Observer]:
@@ -217,7 +222,8 @@ def _observe(file: UserFile, seed: int) -> tuple[Trained, Observer]:
         before = tf.config.functions_run_eagerly()
         tf.config.run_functions_eagerly(True)
         try:
-            with Observer(model, str(file.path.resolve()), module) as observer:
+            path = str(file.path.resolve())
+            with Observer(model, path, module, OBSERVED_SECONDS) as observer:
                 seen.append(observer)
                 yield
         finally:
@@ -263,13 +269,15 @@ def _report(
     observed: Trained,
 ) -> Report:
     report = Report(file.path, file.description, UNDECIDED, None, [], [], steps=len(seen.steps))
-    apart = _apart(plain, observed)
+    apart = _apart(plain, observed) if observed.whole else 0.0
     if not any(block.gradients for step in seen.steps for block in step.blocks):
         report.notes.append(
             "No call of GradientTape.gradient was seen, so no step can be compared."
         )
         return report
-    found = stages.compare(problem, reference, seen, observed.history, file.fit, plain.initial)
+    history = observed.history if observed.whole else plain.history
+    arguments = (problem, reference, seen, history, file.fit, plain.initial)
+    found = stages.compare(*arguments, whole=observed.whole)
     _check_history(file, found)
     report.stages, report.stage = list(found.stages.values()), found.first
     report.compared, report.epochs = len(found.steps), len(found.epochs)
@@ -313,7 +321,8 @@ def _check_history(file: UserFile, found: Comparison) -> None:
                 f"{file.path}: train() returns a history with '{name}', which fit does not log; "
                 f"it logs {', '.join(names)}."
             )
-        if not name.startswith("val_") and len(values) != len(found.epochs):
+        of_training = not name.startswith("val_")
+        if found.whole and of_training and len(values) != len(found.epochs):
             raise InputError(
                 f"{file.path}: train() returns {len(values)} values of '{name}' for "
                 f"{len(found.epochs)} epochs; return one for each epoch."
@@ -324,6 +333,11 @@ def _add_notes(report: Report, found: Comparison, observed: Trained) -> None:
     if not all(np.all(np.isfinite(v)) for v in observed.final if v.dtype.kind == "f"):
         report.notes.append("The weights are NaN or infinite at the end.")
     batches = sum(bool(block.gradients) for step in found.seen.steps for block in step.blocks)
+    if not observed.whole:
+        report.notes.append(
+            f"The loop was observed for its first {OBSERVED_SECONDS:.0f} seconds, run eagerly: "
+            f"{len(found.seen.steps)} steps."
+        )
     if report.compared < batches:
         report.notes.append(f"Compared: {report.compared} of {batches} batches.")
     if found.fit.get("callbacks"):

@@ -115,11 +115,17 @@ class Comparison:
     seen: Observer
     history: dict[str, list[float]] | None
     fit: dict[str, Any]
+    whole: bool
     stages: dict[str, Stage] = field(default_factory=lambda: {n: Stage(n) for n in STAGES})
     steps: list[Compared] = field(default_factory=list)
     epochs: list[list[int]] = field(default_factory=list)  # numbers of batches, from 0
     logs: list[dict[str, float]] = field(default_factory=list)  # fit's, by epoch
     validation_logs: dict[int, dict[str, float]] = field(default_factory=dict)  # by epoch, from 0
+
+    @property
+    def complete(self) -> int:
+        """How many epochs were observed to their end."""
+        return len(self.epochs) - (not self.whole)
 
     @property
     def first(self) -> Stage | None:
@@ -135,13 +141,15 @@ def compare(
     history: dict[str, list[float]] | None,
     fit: dict[str, Any],
     initial: State,
+    whole: bool,
 ) -> Comparison:
     """Compares all stages.
 
     Args:
         initial: the variables of the model that `train` was given.
+        whole: whether the loop was observed to its end.
     """
-    found = Comparison(problem, reference, seen, history, fit)
+    found = Comparison(problem, reference, seen, history, fit, whole)
     _compare_initial(found, initial)
     batches = _compare_data(found)
     _compare_steps(found, batches)
@@ -188,7 +196,9 @@ def _compare_data(found: Comparison) -> list[Batch]:
                 labels = block.losses[0].y if block.losses else None
                 batches.append(Batch(number, block, problem.train.find(block.calls[0].x, labels)))
     found.epochs = _epochs(
-        [batch.rows for batch in batches], found.fit.get("epochs", 1), problem.steps
+        [batch.rows for batch in batches],
+        found.fit.get("epochs", 1) if found.whole else None,
+        problem.steps,
     )
     if not batches:
         return batches
@@ -259,7 +269,8 @@ def _check_epochs(found: Comparison, batches: list[Batch]) -> None:
         missing = problem.train.samples - len(set(flat))
         where = f"epoch {number}: {missing} of {problem.train.samples} rows"
         step = batches[epoch[-1]].step
-        if missing and len(found.epochs) > 1 and number == len(found.epochs):
+        amid = not found.whole or len(found.epochs) > 1
+        if missing and amid and number == len(found.epochs):
             return  # the training ends amid an epoch: see the stage of the epochs
         remainder = problem.train.samples % problem.batch_size
         if missing and missing == remainder and len(set(sizes)) == 1:
@@ -283,13 +294,13 @@ def _check_epochs(found: Comparison, batches: list[Batch]) -> None:
         stage.says = "shuffled by the loop's own means; fit is compared on these batches"
 
 
-def _epochs(rows: list[list[int] | None], epochs: int, steps: int) -> list[list[int]]:
+def _epochs(rows: list[list[int] | None], epochs: int | None, steps: int) -> list[list[int]]:
     """The numbers of the batches of each epoch: as many as fit's, or until a row comes again."""
     total = len(rows)
     if not total:
         return []
-    each = total // epochs
-    if total == epochs * each:
+    each = total // epochs if epochs else 0
+    if epochs and total == epochs * each:
         split = [list(range(at, at + each)) for at in range(0, total, each)]
         if each == steps or all(_distinct([rows[at] for at in part]) for part in split):
             return split
@@ -341,7 +352,7 @@ def _compare_steps(found: Comparison, batches: list[Batch]) -> None:
         else:
             _compare_forward(found, compared)
             _compare_loss(found, compared)
-        if at in last_of_epoch and whole:
+        if at in last_of_epoch and whole and (found.whole or at < len(batches) - 1):
             number = last_of_epoch[at]
             while len(found.logs) < number:
                 found.logs.append({})
@@ -524,6 +535,9 @@ def _compare_settled(found: Comparison, compared: Compared, after: State) -> Non
 
 def _compare_end(found: Comparison) -> None:
     stage, last = found.stages["epoch"], found.steps[-1] if found.steps else None
+    if not found.whole:
+        stage.says = "the loop was not observed to its end"
+        return
     callbacks = bool(found.fit.get("callbacks"))
     expected = found.fit.get("epochs", 1) - found.fit.get("initial_epoch", 0)
     if found.epochs and len(found.epochs) != expected and not callbacks:
@@ -571,7 +585,7 @@ def _compare_history(found: Comparison) -> None:
         metrics.says = metrics.says or "train returns no history"
     for name, values in (found.history or {}).items():
         stage = validation if name.startswith("val_") else metrics
-        for epoch, mine in enumerate(values):
+        for epoch, mine in enumerate(values[: found.complete]):
             logs = validation_logs(found, epoch) if stage is validation else _logs(found, epoch)
             if name.removeprefix("val_") not in logs:
                 continue

@@ -176,7 +176,13 @@ BROKEN = [
         ["small-shuffle-buffer"],
         "model(xb, training=True)",
     ),
-    ("script", (MEAN, "mean.update_state(loss)"), "metrics", ["mean-of-batches"], "mean.update_state(loss)"),
+    (
+        "script",
+        (MEAN, "mean.update_state(loss)"),
+        "metrics",
+        ["mean-of-batches"],
+        "mean.update_state(loss)",
+    ),
     (
         "script",
         (RESET, "        for xb, yb in batches"),
@@ -258,6 +264,44 @@ def test_all_mistakes_point_at_lines_that_are_there():
         assert mistake.keras.find().text
         if mistake.edit is not None:
             assert mistake.edit.wrong_function()
+
+
+# Other models and data ------------------------------------------------------------------------
+
+
+def test_sparse_gradients_are_given_to_the_optimizer_as_such(write):
+    embedding = write(
+        "script",
+        ("keras.Input([4])", 'keras.Input([4], dtype="int32")'),
+        (
+            'keras.layers.Dense(6, "relu", kernel_regularizer=keras.regularizers.L2(0.01)),',
+            "keras.layers.Embedding(9, 3), keras.layers.Flatten(),",
+        ),
+        (" + tf.add_n(model.losses)", ""),
+        ('.astype("float32")', '.astype("int32") % 9'),
+    )
+    assert found(check(embedding)) == ("equal", None, [])
+
+
+def test_weights_that_are_frozen_stay_so(write):
+    frozen = (
+        "def build():\n    return keras",
+        "def build():\n    model = made()\n    model.layers[0].trainable = False\n"
+        "    return model\n\n\ndef made():\n    return keras",
+    )
+    assert found(check(write("class", frozen))) == ("equal", None, [])
+    trained = ("self.model.trainable_weights", "self.model.weights[:4]")
+    report = check(write("class", frozen, trained))
+    assert found(report) == ("different", "gradients", ["other-weights"])
+
+
+def test_a_long_loop_is_compared_as_far_as_it_was_observed(write, monkeypatch):
+    monkeypatch.setattr("fit_unfolded.check.run.OBSERVED_SECONDS", 0.5)
+    longer = ('"epochs": 2', '"epochs": 8')
+    report = check(write("script", longer))
+    assert found(report) == ("equal", None, [])
+    assert 0 < report.compared < 8 * 5
+    assert any("was observed for its first" in note for note in report.notes)
 
 
 # As a test of one's own -----------------------------------------------------------------------
