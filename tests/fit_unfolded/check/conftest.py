@@ -30,7 +30,7 @@ def data():
 
 def compile():
     return {
-        "optimizer": keras.optimizers.Adam(0.01),
+        "optimizer": keras.optimizers.SGD(0.05, 0.9),
         "loss": "sparse_categorical_crossentropy",
         "metrics": ["accuracy"],
     }
@@ -43,7 +43,7 @@ FIT = {"epochs": 2, "batch_size": 8}
 SCRIPT = """
 
 def train(model, x, y, validation_data, epochs, batch_size):
-    opt = keras.optimizers.Adam(0.01)
+    opt = keras.optimizers.SGD(0.05, 0.9)
     loss_fn = keras.losses.SparseCategoricalCrossentropy()
     mean, acc = keras.metrics.Mean(), keras.metrics.SparseCategoricalAccuracy()
     batches = tf.data.Dataset.from_tensor_slices((x, y)).shuffle(len(x)).batch(batch_size)
@@ -79,7 +79,7 @@ CLASS = """
 class Learner:
     def __init__(self, model, rate):
         self.model = model
-        self.optimizer = keras.optimizers.Adam(learning_rate=rate)
+        self.optimizer = keras.optimizers.SGD(rate, momentum=0.9)
 
     def step(self, x, y):
         with tf.GradientTape() as tape:
@@ -100,7 +100,7 @@ class Learner:
 
 
 def train(model, x, y, epochs, batch_size):
-    Learner(model, 0.01).run(x, y, epochs, batch_size)
+    Learner(model, 0.05).run(x, y, epochs, batch_size)
 """
 
 # A closure under tf.function; the epochs' means by hand.
@@ -124,7 +124,7 @@ def make_step(model, optimizer, loss_of):
 
 def train(model, x, y, epochs=1, batch_size=32):
     step = make_step(
-        model, keras.optimizers.Adam(0.01), keras.losses.SparseCategoricalCrossentropy()
+        model, keras.optimizers.SGD(0.05, 0.9), keras.losses.SparseCategoricalCrossentropy()
     )
     losses = []
     for epoch in range(epochs):
@@ -152,7 +152,7 @@ def cross_entropy(labels, probabilities):
 
 
 def train(model, **given):
-    optimizer = keras.optimizers.Adam(0.01)
+    optimizer = keras.optimizers.SGD(0.05, 0.9)
     for _ in range(given["epochs"]):
         for x, y in batches(given["x"], given["y"], given["batch_size"]):
             with tf.GradientTape() as tape:

@@ -49,8 +49,8 @@ def test_other_means_of_clipping_are_no_mistake(write):
     path = write(
         "class",
         (
-            '"optimizer": keras.optimizers.Adam(0.01)',
-            '"optimizer": keras.optimizers.Adam(0.01, global_clipnorm=0.5)',
+            '"optimizer": keras.optimizers.SGD(0.05, 0.9)',
+            '"optimizer": keras.optimizers.SGD(0.05, 0.9, global_clipnorm=0.5)',
         ),
         (
             "self.optimizer.apply(",
@@ -122,14 +122,14 @@ BROKEN = [
     ),
     (
         "class",
-        ("Learner(model, 0.01)", "Learner(model, 0.001)"),
+        ("Learner(model, 0.05)", "Learner(model, 0.001)"),
         "update",
         ["other-optimizer-arguments"],
         "self.optimizer.apply(",
     ),
     (
         "script",
-        ("opt = keras.optimizers.Adam(0.01)", "opt = keras.optimizers.SGD(0.01)"),
+        ("opt = keras.optimizers.SGD(0.05, 0.9)", "opt = keras.optimizers.RMSprop(0.01)"),
         "update",
         ["other-optimizer"],
         "opt.apply_gradients(",
@@ -138,7 +138,7 @@ BROKEN = [
         "class",
         (
             "            order = rng",
-            "            self.optimizer = keras.optimizers.Adam(0.01)\n            order = rng",
+            "            self.optimizer = keras.optimizers.SGD(0.05, 0.9)\n            order = rng",
         ),
         "update",
         ["new-optimizer"],
@@ -323,7 +323,7 @@ def test_assert_trains_like_fit(write):
             ("self.step(x[rows], y[rows])", "raise KeyError('rows')"),
             r"train\(\) raises KeyError: 'rows'\n.*line \d+, in train(.|\n)*in run",
         ),
-        (("Learner(model, 0.01)", "Learner(build(), 0.01)"), "changes no weight of the model"),
+        (("Learner(model, 0.05)", "Learner(build(), 0.05)"), "changes no weight of the model"),
         (("def train(model, x, y", "def train(model, x, labels, y"), "parameter 'labels'"),
         (("def train(", "def training("), "there is no train"),
         (
