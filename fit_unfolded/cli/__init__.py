@@ -13,6 +13,7 @@ from typer.core import TyperCommand
 
 from fit_unfolded.cli import (
     bench,
+    check,
     compare,
     explain,
     gpu_check,
@@ -45,6 +46,7 @@ app.command("compare", cls=Command)(compare.compare)
 app.command("train", cls=Command)(train.train)
 app.command("launch", cls=Command)(launch.launch)
 app.command("bench", cls=Command)(bench.bench)
+app.command("check", cls=Command)(check.check)
 app.command("explain", cls=Command)(explain.explain)
 app.command("pitfalls", cls=Command)(pitfalls.list_pitfalls)
 app.command("gpu-check", cls=Command)(gpu_check.check_gpu)

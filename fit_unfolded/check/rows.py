@@ -1,0 +1,219 @@
+"""The data that fit would train on, and which of their rows a batch holds."""
+
+import math
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from fit_unfolded.common.errors import InputError
+from manual_loop.data.arrays import split, to_array
+from manual_loop.data.sample_weights import weigh_classes
+
+tree = keras.tree
+MOST_BATCHES = 100_000  # of a tf.data.Dataset that is read into memory
+
+
+@dataclass
+class Rows:
+    """Arrays of fit, and where each row is.
+
+    Attributes:
+        x, y, sample_weight: NumPy arrays `[samples, ...]`, or structures of them, as fit casts
+            them; y and sample_weight may be None.
+        samples: number of rows.
+    """
+
+    x: Any
+    y: Any
+    sample_weight: Any
+    samples: int
+    _places: dict[tuple[str, ...], dict[bytes, list[int]]] = field(default_factory=dict)
+    _used: Counter[int] = field(default_factory=Counter)
+
+    def find(self, x: list[np.ndarray], y: list[np.ndarray] | None = None) -> list[int] | None:
+        """The row numbers of a batch of model inputs; None if a row is not among these.
+
+        Of equal rows, one whose label is also equal and which was used least is meant.
+
+        Args:
+            x: what the model was called with, flattened.
+            y: the labels that the batch came with, flattened; None if unknown.
+        """
+        if not x:
+            return None
+        dtypes = tuple(array.dtype.str for array in x)
+        if dtypes not in self._places:
+            self._places[dtypes] = self._index(x)
+        places, found = self._places[dtypes], []
+        if any(array.ndim == 0 or len(array) != len(x[0]) for array in x):
+            return None
+        labels = tree.flatten(self.y) if y is not None and self.y is not None else []
+        known = [a for a, b in zip(y or [], labels, strict=False) if _row_size(a) == _row_size(b)]
+        for number in range(len(x[0])):
+            candidates = places.get(_key(x, number))
+            if candidates is None:
+                return None
+            if len(candidates) > 1 and len(known) == len(labels):
+                candidates = [
+                    place
+                    for place in candidates
+                    if all(_equal(a, number, b, place) for a, b in zip(known, labels, strict=True))
+                ] or candidates
+            place = min(candidates, key=lambda place: (self._used[place], place))
+            self._used[place] += 1
+            found.append(place)
+        return found
+
+    def holds(self, x: list[np.ndarray]) -> bool:
+        """Whether every row of a batch is among these."""
+        used = self._used.copy()
+        found = self.find(x) is not None
+        self._used = used
+        return found
+
+    def has_labels(self, y: list[np.ndarray], rows: list[int], in_order: bool = True) -> bool:
+        """Whether labels are those of the rows; True where their form is another, as one-hot.
+
+        Args:
+            y: labels, flattened.
+            in_order: False if each label may be that of any of the rows.
+        """
+        labels = [np.asarray(part)[rows] for part in tree.flatten(self.y)]
+        if len(labels) != len(y) or any(
+            np.size(a) != np.size(b) for a, b in zip(y, labels, strict=True)
+        ):
+            return True
+        for mine, theirs in zip(y, labels, strict=True):
+            a, b = np.ravel(mine).astype(theirs.dtype), np.ravel(theirs)
+            if not in_order:
+                a, b = np.sort(a), np.sort(b)
+            if not np.array_equal(a, b):
+                return False
+        return True
+
+    def batch(self, rows: list[int]) -> tuple[Any, ...]:
+        """`x`, `(x, y)` or `(x, y, sample_weight)` of these rows, as tensors."""
+        data = keras.utils.pack_x_y_sample_weight(self.x, self.y, self.sample_weight)
+        data = tree.lists_to_tuples(data)
+        return tree.map_structure(
+            lambda a: None if a is None else tf.convert_to_tensor(np.asarray(a)[rows]), data
+        )
+
+    def _index(self, x: list[np.ndarray]) -> dict[bytes, list[int]]:
+        arrays = [np.asarray(a) for a in tree.flatten(self.x)]
+        places: dict[bytes, list[int]] = {}
+        if len(arrays) != len(x):
+            return places
+        arrays = [a.astype(b.dtype) for a, b in zip(arrays, x, strict=True)]
+        for number in range(self.samples):
+            places.setdefault(_key(arrays, number), []).append(number)
+        return places
+
+
+@dataclass
+class Problem:
+    """The data of a training, as fit divides them.
+
+    Attributes:
+        train: the rows to train on, class weights among their sample weights.
+        held_out: the rows that `validation_split` keeps; None without it.
+        validation: what fit validates on; None without.
+        batch_size, steps: samples in a batch, batches in an epoch.
+        shuffles: whether fit shuffles the rows.
+        ordered: whether the data are a `tf.data.Dataset`, which has an order of its own.
+    """
+
+    train: Rows
+    validation: Rows | None
+    held_out: bool
+    batch_size: int
+    steps: int
+    shuffles: bool
+    ordered: bool
+
+
+def problem_of(data: dict[str, Any], fit: dict[str, Any]) -> Problem:
+    """The problem that the data and the arguments of fit pose.
+
+    Raises:
+        InputError: data of unlimited length, or none that can be read.
+    """
+    x, y, weight = data["x"], data.get("y"), data.get("sample_weight")
+    validation, ordered = data.get("validation_data"), isinstance(data["x"], tf.data.Dataset)
+    batch_size = fit.get("batch_size")
+    fraction = fit.get("validation_split") or 0.0
+    held_out = bool(fraction) and validation is None
+    if ordered:
+        x, y, weight, batch_size = _read(x)
+    elif held_out:
+        (x, y, weight), validation = split(x, y, weight, fraction)
+    class_weight = data.get("class_weight")
+    if class_weight is not None:
+        weight = weigh_classes(y, class_weight)
+    train = _rows(x, y, weight)
+    steps = fit.get("steps_per_epoch")
+    if not batch_size:
+        batch_size = math.ceil(train.samples / steps) if steps else 32
+    return Problem(
+        train=train,
+        validation=_validation(validation),
+        held_out=held_out,
+        batch_size=batch_size,
+        steps=steps or math.ceil(train.samples / batch_size),
+        shuffles=bool(fit.get("shuffle", True)) and not ordered,
+        ordered=ordered,
+    )
+
+
+def _validation(data: Any) -> Rows | None:
+    if data is None:
+        return None
+    if isinstance(data, tf.data.Dataset):
+        return _rows(*_read(data)[:3])
+    return _rows(*keras.utils.unpack_x_y_sample_weight(data))
+
+
+def _rows(x: Any, y: Any, weight: Any) -> Rows:
+    x, y, weight = (
+        tree.map_structure(lambda a: None if a is None else np.array(to_array(a)), part)
+        for part in (x, y, weight)
+    )
+    return Rows(x, y, weight, len(tree.flatten(x)[0]))
+
+
+def _read(dataset: tf.data.Dataset) -> tuple[Any, Any, Any, int]:
+    """All rows of one pass, and the size of the first batch."""
+    if dataset.cardinality() == tf.data.INFINITE_CARDINALITY:
+        raise InputError(
+            "data(): x is an infinite tf.data.Dataset; `check` needs one that ends: leave out "
+            "repeat()."
+        )
+    batches = [
+        keras.utils.unpack_x_y_sample_weight(batch)
+        for batch in dataset.take(MOST_BATCHES).as_numpy_iterator()
+    ]
+    if not batches:
+        raise InputError("data(): x is a tf.data.Dataset without batches.")
+    columns: list[Any] = []
+    for column in zip(*batches, strict=True):
+        if column[0] is None:
+            columns.append(None)
+        else:
+            columns.append(tree.map_structure(lambda *parts: np.concatenate(parts), *column))
+    return columns[0], columns[1], columns[2], len(tree.flatten(batches[0][0])[0])
+
+
+def _key(arrays: list[np.ndarray], number: int) -> bytes:
+    return b"|".join(np.ascontiguousarray(array[number]).tobytes() for array in arrays)
+
+
+def _row_size(array: np.ndarray) -> int:
+    return int(np.prod(np.shape(array)[1:], dtype=int))
+
+
+def _equal(a: np.ndarray, row: int, b: np.ndarray, place: int) -> bool:
+    return bool(np.array_equal(np.ravel(a[row]), np.ravel(b[place])))

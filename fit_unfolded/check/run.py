@@ -1,0 +1,347 @@
+"""Runs the user's loop, unchanged and under observation, and draws up the verdict."""
+
+import contextlib
+import inspect
+import io
+import sys
+import time
+import warnings
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from fit_unfolded.check import causes, stages
+from fit_unfolded.check.causes import Cause
+from fit_unfolded.check.observe import Enough, Observer, State, state_of
+from fit_unfolded.check.reference import Reference
+from fit_unfolded.check.rows import Problem, problem_of
+from fit_unfolded.check.stages import DIFFERENT, NOT_COMPARED, ROUNDING, Comparison, Stage
+from fit_unfolded.common.errors import InputError
+from fit_unfolded.workloads import user_file
+from fit_unfolded.workloads.user_file import UserFile
+
+UNDECIDED = "undecided"
+OBSERVED_SECONDS = 20.0  # of the loop run eagerly; the steps after them are not compared
+# What the loop as a graph may differ by from the same loop run eagerly, relative to the way that
+# the weights went: rounding that grows from step to step.
+MOST_APART = 0.05
+
+
+@dataclass
+class Report:
+    """What was found.
+
+    Attributes:
+        path: of the user's file.
+        verdict: "equal", "rounding", "different" or "undecided".
+        stage: the first stage that departs; None if none.
+        causes: known mistakes that make the loop's numbers; one, several or none.
+        stages: all of them.
+        notes: further sentences.
+        steps, compared: updates of the loop, and how many were compared with fit's.
+        seconds: of the loop as it is, and of the whole check.
+    """
+
+    path: Path
+    description: str
+    verdict: str
+    stage: Stage | None
+    causes: list[Cause]
+    stages: list[Stage]
+    notes: list[str] = field(default_factory=list)
+    steps: int = 0
+    compared: int = 0
+    epochs: int = 0
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def passed(self) -> bool:
+        """Whether the loop trains like fit."""
+        return self.verdict in (stages.EQUAL, ROUNDING)
+
+    def figures(self) -> dict[str, Any]:
+        """For `check.json`."""
+        return {
+            "verdict": self.verdict,
+            "stage": self.stage.name if self.stage else None,
+            "causes": [cause.name for cause in self.causes],
+            "file": str(self.path),
+            "line": self.stage.line if self.stage else None,
+            "stages": [asdict(stage) for stage in self.stages],
+            "reproduced": [
+                {"name": c.name, "title": c.title, "exact": c.exact, "says": c.says}
+                for c in self.causes
+            ],
+            "notes": self.notes,
+            "epochs": self.epochs,
+            "steps": self.steps,
+            "steps_compared": self.compared,
+            "seconds": self.seconds,
+        }
+
+
+@dataclass
+class Trained:
+    """One run of the user's loop; `whole` unless it was ended early."""
+
+    history: dict[str, list[float]] | None
+    initial: State
+    final: State
+    trainable: list[int]
+    whole: bool
+
+
+def check(path: Path | str, seed: int = 0) -> Report:
+    """Compares the training loop of a file with fit.
+
+    The file's `train` runs twice: as it is, and with its `tf.function`s run eagerly, while its
+    calls of Keras and TensorFlow are recorded.
+
+    Args:
+        path: a file with `build`, `data`, `COMPILE` or `compile`, `FIT` and `train`.
+        seed: the random seed.
+
+    Raises:
+        InputError: the file cannot be used, or `train` raises or trains nothing.
+    """
+    begin = time.monotonic()
+    file = user_file.load(path)
+    if file.train is None:
+        raise InputError(f"{file.path}: there is no train; define train(model, x, y, ...).")
+    user_file.build_model(file, seed)
+    data = _copied(user_file.read_data(file, seed))
+    _arguments(file, data)  # before anything runs
+    problem = problem_of(data, file.fit)
+    plain_begin = time.monotonic()
+    plain = _train(file, seed)
+    plain_seconds = time.monotonic() - plain_begin
+    observed, seen = _observe(file, seed)
+    _check_trained(file, plain)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        report = _report(file, problem, Reference(file, seed), seen, plain, observed)
+    report.seconds = {"loop": plain_seconds, "check": time.monotonic() - begin}
+    return report
+
+
+def assert_trains_like_fit(path: Path | str, seed: int = 0) -> None:
+    """Fails unless `check` finds the loop equal to fit, or equal to rounding.
+
+    Raises:
+        AssertionError: with the page of `fit-unfolded check` as its message.
+        InputError: as `check`.
+    """
+    report = check(path, seed)
+    if not report.passed:
+        from rich.console import Console
+
+        from fit_unfolded.check.page import print_page
+
+        text = io.StringIO()
+        print_page(Console(file=text, width=80), report)
+        raise AssertionError(f"{path} does not train like fit\n\n{text.getvalue()}")
+
+
+# Running the loop -----------------------------------------------------------------------------
+
+
+def _arguments(file: UserFile, data: dict[str, Any]) -> dict[str, Any]:
+    """The arguments of `train` other than the model, by name."""
+    assert file.train is not None
+    try:
+        parameters = list(inspect.signature(file.train).parameters.values())
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{file.path}: the parameters of train cannot be read.") from error
+    known = (*user_file.DATA_ARGUMENTS, *user_file.FIT_ARGUMENTS)
+    defaults = inspect.signature(keras.Model.fit).parameters
+    given = {**data, **file.fit}
+    if not parameters:
+        raise InputError(f"{file.path}: train has no parameter for the model.")
+    arguments: dict[str, Any] = {}
+    for parameter in parameters[1:]:
+        if parameter.kind is parameter.VAR_POSITIONAL:
+            continue
+        if parameter.kind is parameter.VAR_KEYWORD:
+            arguments |= {name: value for name, value in given.items() if name not in arguments}
+        elif parameter.name in given:
+            arguments[parameter.name] = given[parameter.name]
+        elif parameter.name not in known and parameter.default is parameter.empty:
+            raise InputError(
+                f"{file.path}: train has the parameter '{parameter.name}', which fit does not "
+                f"have; name it as in fit, or give it a default."
+            )
+        elif parameter.default is parameter.empty:
+            arguments[parameter.name] = defaults[parameter.name].default
+    return arguments
+
+
+def _copied(data: Any) -> Any:
+    """Arrays of their own: a loop may shuffle in place."""
+    if isinstance(data, dict):
+        return {name: _copied(value) for name, value in data.items()}
+    if isinstance(data, list | tuple):
+        return type(data)(_copied(value) for value in data)
+    return np.array(data) if isinstance(data, np.ndarray) else data
+
+
+def _train(file: UserFile, seed: int, observe: Any = None) -> Trained:
+    """Runs `train`; what it prints is dropped."""
+    assert file.train is not None
+    keras.utils.set_random_seed(seed)
+    given = _arguments(file, _copied(file.data()))
+    keras.utils.set_random_seed(seed)
+    model = file.build()
+    keras.utils.set_random_seed(seed)
+    initial = state_of(model)
+    trainable = [place for place, v in enumerate(model.variables) if v.trainable]
+    with (
+        observe(model) if observe else contextlib.nullcontext(),
+        contextlib.redirect_stdout(io.StringIO()),
+        warnings.catch_warnings(),
+        user_file.user_code(file.path, "train()"),
+    ):
+        warnings.simplefilter("ignore")
+        try:
+            returned, whole = file.train(model, **given), True
+        except Enough:
+            returned, whole = None, False
+    return Trained(_history(file, returned), initial, state_of(model), trainable, whole)
+
+
+def _observe(file: UserFile, seed: int) -> tuple[Trained, Observer]:
+    seen: list[Observer] = []
+    module = sys.modules.get(getattr(file.train, "__module__", ""))
+
+    @contextlib.contextmanager
+    def observe(model: Any) -> Iterator[None]:
+        before = tf.config.functions_run_eagerly()
+        tf.config.run_functions_eagerly(True)
+        try:
+            path = str(file.path.resolve())
+            with Observer(model, path, module, OBSERVED_SECONDS) as observer:
+                seen.append(observer)
+                yield
+        finally:
+            tf.config.run_functions_eagerly(before)
+
+    return _train(file, seed, observe), seen[0]
+
+
+def _history(file: UserFile, returned: Any) -> dict[str, list[float]] | None:
+    """What `train` returned, as a dict of lists of floats; None if it is no history."""
+    returned = getattr(returned, "history", returned)
+    if not isinstance(returned, dict) or not returned:
+        return None
+    history = {}
+    for name, values in returned.items():
+        try:
+            history[str(name)] = [float(value) for value in values]
+        except (TypeError, ValueError) as error:
+            raise InputError(
+                f"{file.path}: train() returns a history whose '{name}' is not a list of numbers."
+            ) from error
+    return history
+
+
+def _check_trained(file: UserFile, run: Trained) -> None:
+    places = run.trainable
+    if all(np.array_equal(run.initial[p], run.final[p], equal_nan=True) for p in places):
+        raise InputError(
+            f"{file.path}: train() changes no weight of the model that it is given; train that "
+            "model in place."
+        )
+
+
+# Verdict --------------------------------------------------------------------------------------
+
+
+def _report(
+    file: UserFile,
+    problem: Problem,
+    reference: Reference,
+    seen: Observer,
+    plain: Trained,
+    observed: Trained,
+) -> Report:
+    report = Report(file.path, file.description, UNDECIDED, None, [], [], steps=len(seen.steps))
+    apart = _apart(plain, observed) if observed.whole else 0.0
+    if not any(block.gradients for step in seen.steps for block in step.blocks):
+        report.notes.append(
+            "No call of GradientTape.gradient was seen, so no step can be compared."
+        )
+        return report
+    history = observed.history if observed.whole else plain.history
+    arguments = (problem, reference, seen, history, file.fit, plain.initial)
+    found = stages.compare(*arguments, whole=observed.whole)
+    _check_history(file, found)
+    report.stages, report.stage = list(found.stages.values()), found.first
+    report.compared, report.epochs = len(found.steps), len(found.epochs)
+    if report.stage is not None:
+        report.verdict, report.causes = DIFFERENT, causes.find(found)
+    elif not found.steps:
+        report.notes.append("None of the steps could be compared with fit's.")
+    elif apart > MOST_APART:
+        report.notes.append(
+            "Each step is fit's when the loop runs eagerly, but with its tf.functions the loop "
+            f"trains other weights: {apart:.2g} of the way that they went. A value may be frozen "
+            "when the function is traced, or its random numbers are others in a graph."
+        )
+    else:
+        rounded = any(stage.status == ROUNDING for stage in report.stages)
+        report.verdict = ROUNDING if rounded else stages.EQUAL
+    _add_notes(report, found, observed)
+    return report
+
+
+def _apart(plain: Trained, observed: Trained) -> float:
+    """How far the weights of both runs are apart, relative to the way that they went."""
+    places = plain.trainable
+    way = max(float(np.max(np.abs(plain.final[p] - plain.initial[p]), initial=0)) for p in places)
+    apart = max(
+        float(np.max(np.abs(plain.final[p] - observed.final[p]), initial=0)) for p in places
+    )
+    return apart / way if np.isfinite(apart) and np.isfinite(way) else 0.0
+
+
+def _check_history(file: UserFile, found: Comparison) -> None:
+    """Names and lengths, once fit's logs are known."""
+    if found.history is None or not found.logs or not found.logs[0]:
+        return
+    names = list(found.logs[0])
+    if found.problem.validation is not None:
+        names += [f"val_{name}" for name in found.logs[0]]
+    for name, values in found.history.items():
+        if name not in names:
+            raise InputError(
+                f"{file.path}: train() returns a history with '{name}', which fit does not log; "
+                f"it logs {', '.join(names)}."
+            )
+        of_training = not name.startswith("val_")
+        if found.whole and of_training and len(values) != len(found.epochs):
+            raise InputError(
+                f"{file.path}: train() returns {len(values)} values of '{name}' for "
+                f"{len(found.epochs)} epochs; return one for each epoch."
+            )
+
+
+def _add_notes(report: Report, found: Comparison, observed: Trained) -> None:
+    if not all(np.all(np.isfinite(v)) for v in observed.final if v.dtype.kind == "f"):
+        report.notes.append("The weights are NaN or infinite at the end.")
+    batches = sum(bool(block.gradients) for step in found.seen.steps for block in step.blocks)
+    if not observed.whole:
+        report.notes.append(
+            f"The loop was observed for its first {OBSERVED_SECONDS:.0f} seconds, run eagerly: "
+            f"{len(found.seen.steps)} steps."
+        )
+    if report.compared < batches:
+        report.notes.append(f"Compared: {report.compared} of {batches} batches.")
+    if found.fit.get("callbacks"):
+        report.notes.append("FIT has callbacks; what they do is not compared.")
+    left = [stage.name for stage in report.stages if stage.status == NOT_COMPARED]
+    if left and report.verdict in (stages.EQUAL, ROUNDING):
+        report.notes.append(f"Not compared: {', '.join(left)}.")
