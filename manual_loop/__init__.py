@@ -1,4 +1,4 @@
-"""The loop written out: what `compile` and `fit` do, in plain TensorFlow and public Keras.
+"""The loop written out: what `compile` and `fit` do around one step, in TensorFlow and Keras.
 
 Read `steps.py` first, then `trainer.py`.
 """
