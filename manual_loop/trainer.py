@@ -130,13 +130,15 @@ class Trainer:
             (x, y, sample_weight), validation_data = split(x, y, sample_weight, validation_split)
         if validation_data is not None:
             val_x, val_y, val_weight = keras.utils.unpack_x_y_sample_weight(validation_data)
-        how = {"shuffle": shuffle, "class_weight": class_weight}
-        batches = self._batches(x, y, sample_weight, batch_size, steps_per_epoch, **how)
+        batches = self._batches(
+            x, y, sample_weight, batch_size, steps_per_epoch, shuffle, class_weight
+        )
         self._distribution.build(model, self._configuration, batches.dataset)
         batches.reset()
 
-        how = {"verbose": verbose, "epochs": epochs, "add_history": True}
-        callbacks = self._callbacks(callbacks, batches, **how)
+        callbacks = self._callbacks(
+            callbacks, batches, verbose=verbose, epochs=epochs, add_history=True
+        )
         model.stop_training = False
         train_function = self._function("train")
         callbacks.on_train_begin()
@@ -278,18 +280,10 @@ class Trainer:
             self._distribution = distribution_of(self.model)
             self._functions = {}
 
-    def _batches(self, x, y, sample_weight, batch_size, steps_per_epoch, **how):
-        """An `EpochIterator`."""
-        return EpochIterator(
-            x,
-            y,
-            sample_weight,
-            batch_size=batch_size,
-            steps_per_epoch=steps_per_epoch,
-            steps_per_execution=self.model.steps_per_execution,
-            distribution=self._distribution,
-            **how,
-        )
+    def _batches(self, *arguments):
+        """An `EpochIterator` of these arguments."""
+        steps, distribution = self.model.steps_per_execution, self._distribution
+        return EpochIterator(*arguments, steps_per_execution=steps, distribution=distribution)
 
     def _function(self, kind):
         """The train, test or predict function, made when first needed as the model says then."""
@@ -306,6 +300,7 @@ class Trainer:
         return self._functions[kind]
 
     def _callbacks(self, callbacks, batches, **how):
+        """A `keras.callbacks.CallbackList`."""
         return callback_list(callbacks, self._distribution, self.model, batches.num_batches, **how)
 
     def _metrics_or(self, logs):

@@ -20,7 +20,6 @@ from fit_unfolded.bench.measure import LossesDiffer, Measurement, Ratio, measure
 from fit_unfolded.bench.models import MODELS, Model, compile_arguments
 
 TRAINERS: dict[str, Any] = {"fit": keras_fit.Trainer, "loop": manual_loop.Trainer}
-MODES = ("eager", "step", "block")
 SEED = 0
 
 # It advises against many traces of one function; here each is a new model's, and wanted.

@@ -38,7 +38,7 @@ One step per call, without XLA. Each part is timed alone in an empty `for` loop,
 whole epochs. The loop adds to its graph only Python: a counter, the callbacks, two logs converted
 to floats. A graph called as a function runs its ops in parallel on other threads; called by an op,
 it runs them one after the other on the calling thread. The loop calls its graph as a function, and
-by an op from the 500th call on if calls take less than a millisecond
+by an op from the 500th call on if no tensor in the step is large
 (`manual_loop/execution/dispatch.py`).
 Forward and backward, called as a function here, are the same ops in both graphs."""
 

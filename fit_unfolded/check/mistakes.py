@@ -35,7 +35,6 @@ OUTPUT_WEIGHTED = Place(
     "keras.src.trainers.compile_utils:CompileLoss.call", "if loss_weight is not None:"
 )
 METRICS = Place(f"{TRAINER}.train_step", "return self.compute_metrics(")
-EVALUATED = Place(f"{TRAINER}.test_step", "y_pred = self(x, training=False)")
 
 
 @dataclass(frozen=True)

@@ -36,13 +36,13 @@ class EpochIterator:
         x,
         y=None,
         sample_weight=None,
-        *,
-        batch_size,
-        steps_per_epoch,
-        steps_per_execution,
-        distribution,
+        batch_size=None,
+        steps_per_epoch=None,
         shuffle=False,
         class_weight=None,
+        *,
+        steps_per_execution,
+        distribution,
     ):
         limit = keras.config.max_steps_per_epoch()
         if limit and (not steps_per_epoch or limit < steps_per_epoch):

@@ -349,6 +349,10 @@ def test_kinds_of_data_refused_by_name(call, make, says):
 
 
 OVERRIDES = (
+    "compile",
+    "fit",
+    "evaluate",
+    "predict",
     "train_step",
     "test_step",
     "predict_step",

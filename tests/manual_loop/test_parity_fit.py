@@ -112,7 +112,7 @@ def test_a_second_fit_goes_on_where_the_first_stopped():
         first = use(trainer, CLASSES, **SHORT)
         second = use(trainer, CLASSES, initial_epoch=2, **{**SHORT, "epochs": 4})
         trainer.compile(**compile_with()())  # and after compile, the optimizer from its start
-        return {"first": first, "second": second, "third": fit(trainer, CLASSES, **SHORT)}
+        return {"first": first, "second": second, "third": use(trainer, CLASSES, **SHORT)}
 
     seen = assert_parity(script=script)
     assert seen["second"]["epochs"] == [2, 3]

@@ -277,22 +277,20 @@ def test_a_state_that_goes_on_from_batch_to_batch():
 @pytest.mark.parametrize("model", [Subclassed, WithTraining])
 @pytest.mark.parametrize("how", [{}, {"steps_per_execution": 2}], ids=str)
 def test_subclassed_models_as_a_graph(model, how):
-    assert_parity(
-        model, compile_with(optimizer="sgd", **how), CLASSES, then=fit, epochs=2, batch_size=8
-    )
+    assert_parity(model, compile_with(optimizer="sgd", **how), CLASSES, then=fit, **SHORT)
 
 
 @covers("model: frozen layers")
 @pytest.mark.parametrize("again", [False, True], ids=["not compiled again", "compiled again"])
 def test_freezing_after_compile(again):
     def script(Trainer):
-        trainer = Trainer(plain())
+        trainer = Trainer(mlp())
         trainer.compile("adam", SPARSE)
-        first = fit(trainer, CLASSES, batch_size=8)
+        first = fit(trainer, CLASSES, **SHORT)
         trainer.model.layers[0].trainable = False
         if again:
             trainer.compile("adam", SPARSE)
-        return {"first": first, "second": fit(trainer, CLASSES, batch_size=8)}
+        return {"first": first, "second": fit(trainer, CLASSES, **SHORT)}
 
     assert_parity(script=script)
 

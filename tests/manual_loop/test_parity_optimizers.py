@@ -4,10 +4,9 @@ import inspect
 
 import keras
 import pytest
-from cases import CLASSES, SPARSE, plain
+from cases import CLASSES, SHORT, SPARSE, plain
 from parity import assert_parity, covers, fit
 
-SHORT = {"epochs": 2, "batch_size": 8}
 optimizers = keras.optimizers
 Adam = optimizers.Adam
 schedules = optimizers.schedules

@@ -7,8 +7,6 @@ import tensorflow as tf
 from cases import CLASSES, SPARSE, X, Y, compile_with, plain
 from parity import TRAINERS, assert_parity, covers, fit, values
 
-import manual_loop
-
 EAGER = {"run_eagerly": True}
 SHORT = {"batch_size": 2, "shuffle": False}  # 11 batches
 
@@ -178,17 +176,6 @@ def test_overrides_of_the_metrics_are_honored(how):
     seen = assert_parity(script=script)
     assert seen["resets"] == 6
     assert "val_twice" in seen["history"]
-
-
-REFUSED = ["compile", "fit", "evaluate", "predict", "train_step", "compute_loss"]
-
-
-@covers("model: overrides that the loop replaces", promise="refused by name")
-@pytest.mark.parametrize("name", REFUSED)
-def test_an_override_that_the_loop_replaces_is_refused(name):
-    own = type("Own", (keras.Sequential,), {name: lambda self, *args, **kwargs: None})
-    with pytest.raises(ValueError, match=f"overrides `{name}`"):
-        manual_loop.Trainer(own([keras.Input([8]), keras.layers.Dense(3)]))
 
 
 class Fail(keras.callbacks.Callback):

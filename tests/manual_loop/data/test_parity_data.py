@@ -284,7 +284,7 @@ def named_pair():
     ids=["dicts", "other order", "mixed kinds", "weights for each output", "one weight for all"],
 )
 def test_structures_of_arrays(named_pair, data):
-    named_pair.assert_parity(data, batch_size=8, validation_split=0.3)
+    named_pair.assert_parity(data, epochs=2, batch_size=8, validation_split=0.3)
 
 
 @covers("data: dicts, lists and tuples of arrays", "data: tf.data.Dataset")

@@ -15,7 +15,6 @@ from manual_loop.execution import xla_stages
 # XLA compiles anew for each size of a batch: these are all of one size.
 WHOLE = {"epochs": 2, "batch_size": 11}
 TEST = {"x": X, "y": Y, "batch_size": 11}
-FOURS = {"epochs": 2, "batch_size": 4, "validation_split": 0.3}
 
 
 @covers("compile: run_eagerly", "compile: steps_per_execution")
@@ -25,28 +24,20 @@ FOURS = {"epochs": 2, "batch_size": 4, "validation_split": 0.3}
         {},
         {"run_eagerly": True},
         {"steps_per_execution": 2},
+        {"steps_per_execution": 50},
         {"steps_per_execution": 2, "run_eagerly": True},
     ],
     ids=str,
 )
 def test_each_way_to_run_a_step(how):
-    assert_parity(mlp, compile_with(**how), CLASSES, **FOURS)
-
-
-@covers("compile: steps_per_execution")
-def test_more_steps_in_a_call_than_there_are():
-    assert_parity(mlp, compile_with(steps_per_execution=50), CLASSES, then=fit, **FOURS)
+    assert_parity(mlp, compile_with(**how), CLASSES, epochs=2, batch_size=4, validation_split=0.3)
 
 
 @covers("compile: jit_compile", "compile: steps_per_execution")
 @pytest.mark.parametrize("block", [1, 2])
 def test_xla(block):
     how = {"jit_compile": True, "steps_per_execution": block}
-    if block == 1:
-        assert_parity(mlp, compile_with(**how), CLASSES, TEST, **WHOLE)
-    else:
-        data = {**CLASSES, "validation_data": (X, Y)}
-        assert_parity(mlp, compile_with(**how), data, then=fit, **WHOLE)
+    assert_parity(mlp, compile_with(**how), CLASSES, TEST, **WHOLE)
 
 
 def stream():
@@ -127,7 +118,7 @@ def test_xla_is_on_where_fit_has_it_on(how):
 @pytest.mark.parametrize("how", [{}, {"steps_per_execution": 2}], ids=str)
 def test_convolutions(how):
     compile = compile_with(optimizer="sgd", **how)
-    assert_parity(cnn, compile, {"x": IMAGES, "y": Y}, then=fit, **SHORT)
+    assert_parity(cnn, compile, {"x": IMAGES, "y": Y}, **SHORT)
 
 
 @covers("compile: jit_compile", "model: convolutions, BatchNormalization, Dropout")
@@ -141,7 +132,7 @@ def test_convolutions_with_xla(block):
 @pytest.mark.parametrize("how", [{}, {"run_eagerly": True}], ids=str)
 def test_recurrent_layers(how):
     compile = compile_with(optimizer="sgd", **how)
-    assert_parity(rnn, compile, {"x": SEQUENCES, "y": Y}, then=fit, **SHORT)
+    assert_parity(rnn, compile, {"x": SEQUENCES, "y": Y}, **SHORT)
 
 
 @covers("compile: jit_compile", "model: recurrent and masked layers")
