@@ -1,5 +1,6 @@
 """`Trainer`: the interface of both implementations, over the model's own methods."""
 
+import functools
 import os
 import zipfile
 from pathlib import Path
@@ -10,7 +11,7 @@ import numpy as np
 
 
 class Trainer:
-    """Trains a model with `keras.Model.compile`, `fit`, `evaluate`, `predict` and `save`.
+    """Trains a model by its own methods: `keras.Model.compile`, `fit`, `train_on_batch`, ...
 
     Args:
         model: any `keras.Model`, compiled or not.
@@ -24,98 +25,44 @@ class Trainer:
         """The optimizer object in use, None before `compile`."""
         return self.model.optimizer
 
-    def compile(
-        self,
-        optimizer="rmsprop",
-        loss=None,
-        loss_weights=None,
-        metrics=None,
-        weighted_metrics=None,
-        run_eagerly=False,
-        steps_per_execution=1,
-        jit_compile="auto",
-        auto_scale_loss=True,
-    ):
-        """As `keras.Model.compile`, which also raises the errors; returns None."""
-        self.model.compile(
-            optimizer=optimizer,
-            loss=loss,
-            loss_weights=loss_weights,
-            metrics=metrics,
-            weighted_metrics=weighted_metrics,
-            run_eagerly=run_eagerly,
-            steps_per_execution=steps_per_execution,
-            jit_compile=jit_compile,
-            auto_scale_loss=auto_scale_loss,
-        )
+    # Arguments go on as they are given: a model may override any of these, with its own arguments.
 
-    def fit(
-        self,
-        x=None,
-        y=None,
-        batch_size=None,
-        epochs=1,
-        verbose="auto",
-        callbacks=None,
-        validation_split=0.0,
-        validation_data=None,
-        shuffle=True,
-        class_weight=None,
-        sample_weight=None,
-        initial_epoch=0,
-        steps_per_epoch=None,
-        validation_steps=None,
-        validation_batch_size=None,
-        validation_freq=1,
-    ):
-        """As `keras.Model.fit`, which also raises the errors; returns `keras.callbacks.History`."""
-        return self.model.fit(
-            x=x,
-            y=y,
-            batch_size=batch_size,
-            epochs=epochs,
-            verbose=verbose,
-            callbacks=callbacks,
-            validation_split=validation_split,
-            validation_data=validation_data,
-            shuffle=shuffle,
-            class_weight=class_weight,
-            sample_weight=sample_weight,
-            initial_epoch=initial_epoch,
-            steps_per_epoch=steps_per_epoch,
-            validation_steps=validation_steps,
-            validation_batch_size=validation_batch_size,
-            validation_freq=validation_freq,
-        )
+    @functools.wraps(keras.Model.compile)
+    def compile(self, *args, **kwargs):
+        return self.model.compile(*args, **kwargs)
 
-    def evaluate(
-        self,
-        x=None,
-        y=None,
-        batch_size=None,
-        verbose="auto",
-        sample_weight=None,
-        steps=None,
-        callbacks=None,
-        return_dict=False,
-    ):
-        """As `keras.Model.evaluate`: the loss and metrics as floats, a list or a dict."""
-        return self.model.evaluate(
-            x=x,
-            y=y,
-            batch_size=batch_size,
-            verbose=verbose,
-            sample_weight=sample_weight,
-            steps=steps,
-            callbacks=callbacks,
-            return_dict=return_dict,
-        )
+    @functools.wraps(keras.Model.fit)
+    def fit(self, *args, **kwargs):
+        return self.model.fit(*args, **kwargs)
 
-    def predict(self, x, batch_size=None, verbose="auto", steps=None, callbacks=None):
-        """As `keras.Model.predict`: the outputs as NumPy arrays, `[samples, ...]`."""
-        return self.model.predict(
-            x, batch_size=batch_size, verbose=verbose, steps=steps, callbacks=callbacks
-        )
+    @functools.wraps(keras.Model.evaluate)
+    def evaluate(self, *args, **kwargs):
+        return self.model.evaluate(*args, **kwargs)
+
+    @functools.wraps(keras.Model.predict)
+    def predict(self, *args, **kwargs):
+        return self.model.predict(*args, **kwargs)
+
+    @functools.wraps(keras.Model.train_on_batch)
+    def train_on_batch(self, *args, **kwargs):
+        return self.model.train_on_batch(*args, **kwargs)
+
+    @functools.wraps(keras.Model.test_on_batch)
+    def test_on_batch(self, *args, **kwargs):
+        return self.model.test_on_batch(*args, **kwargs)
+
+    @functools.wraps(keras.Model.predict_on_batch)
+    def predict_on_batch(self, *args, **kwargs):
+        return self.model.predict_on_batch(*args, **kwargs)
+
+    @functools.wraps(keras.Model.reset_metrics)
+    def reset_metrics(self, *args, **kwargs):
+        return self.model.reset_metrics(*args, **kwargs)
+
+    @property
+    def metrics_names(self):
+        """As `keras.Model.metrics_names`."""
+        return self.model.metrics_names
 
     def save(self, path):
         """As `keras.Model.save`, through a temporary file that is renamed when complete.

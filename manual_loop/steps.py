@@ -50,7 +50,7 @@ def train_step(model, optimizer, compiled_loss, compiled_metrics, data):
         warnings.warn("The model does not have any trainable weights.", stacklevel=2)
 
     compiled_metrics.update_state(y, y_pred, sample_weight)
-    return model.get_metrics_result()
+    return compiled_metrics.result()
 
 
 def test_step(model, compiled_loss, compiled_metrics, data):
@@ -65,7 +65,7 @@ def test_step(model, compiled_loss, compiled_metrics, data):
         unscale_loss_for_distribution(loss), sample_weight=sample_count(x)
     )
     compiled_metrics.update_state(y, y_pred, sample_weight)
-    return model.get_metrics_result()
+    return compiled_metrics.result()
 
 
 def predict_step(model, data):

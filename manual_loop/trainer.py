@@ -4,44 +4,34 @@ In the order of `keras/src/backend/tensorflow/trainer.py`, `TensorFlowTrainer.fi
 `predict` (Keras 3.15). Callbacks are Keras's own, and find the model as `fit` would leave it.
 """
 
+import functools
 import warnings
 from typing import Any
 
 import keras
 
 from manual_loop.callbacks import callback_list, in_order, is_due, to_floats, watches_batches
-from manual_loop.compiled.configuration import Configuration
 from manual_loop.compiled.lookup import look_up
-from manual_loop.compiled.refusals import refuse_arguments, refuse_fractions, refuse_overrides
+from manual_loop.compiled.refusals import refuse_arguments
 from manual_loop.data.arrays import split
 from manual_loop.data.epoch_iterator import EpochIterator
-from manual_loop.distribution import distribution_of
 from manual_loop.execution.step_function import concatenate_all, released, take
+from manual_loop.on_batch import OnBatch
+from manual_loop.overrides import overridable, own_method, own_validation
 from manual_loop.saving import model_files
 
 
-class Trainer:
+class Trainer(OnBatch):
     """Trains a `keras.Model` by an explicit loop, with the interface of `keras.Model`.
 
     Args:
         model: any `keras.Model`. A compiled one brings its optimizer, loss and metrics along.
 
     Raises:
-        ValueError: the model overrides one of fit's own methods.
+        ValueError: the model overrides what builds Keras's own loop, see `overrides.py`.
     """
 
-    def __init__(self, model):
-        refuse_overrides(model)
-        self.model = model
-        self._configuration: Any = None
-        self._distribution: Any = None
-        self._functions: dict[str, Any] = {}
-
-    @property
-    def optimizer(self):
-        """The `keras.optimizers.Optimizer` in use; None before `compile`."""
-        return self.model.optimizer if self.model.compiled else None
-
+    @overridable
     def compile(
         self,
         optimizer="rmsprop",
@@ -67,7 +57,7 @@ class Trainer:
             TypeError: an argument that Keras does not have, or has no more.
         """
         refuse_arguments(removed)
-        with distribution_of(self.model).scope():
+        with self.scope():
             self.model.compile(
                 optimizer=look_up(keras.optimizers, "optimizer", optimizer),
                 loss=loss,
@@ -81,6 +71,7 @@ class Trainer:
             )
         self._follow_model()
 
+    @overridable
     def fit(
         self,
         x=None,
@@ -123,7 +114,7 @@ class Trainer:
         model = self.model
         limit = keras.config.max_epochs()
         if limit and limit < epochs:
-            warnings.warn(f"Limiting epochs to {limit}", stacklevel=2)
+            warnings.warn(f"Limiting epochs to {limit}", stacklevel=3)
             epochs = limit
 
         if validation_split and validation_data is None:
@@ -144,7 +135,7 @@ class Trainer:
         callbacks.on_train_begin()
         self._distribution.synchronize(model)
         logs: dict[str, Any] = {}
-        epoch_logs = validation_batches = None
+        epoch_logs = validate = None
         # BackupAndRestore leaves the epoch to resume at in this attribute, in on_train_begin
         initial_epoch = getattr(model, "_initial_epoch", None) or initial_epoch
         with released(self._functions):
@@ -155,19 +146,20 @@ class Trainer:
                 epoch_logs = dict(self._metrics_or(logs))
 
                 if validation_data is not None and is_due(epoch, validation_freq):
-                    if validation_batches is None:
+                    if validate is None:
                         size = validation_batch_size or batch_size
-                        validation_batches = self._batches(
+                        validate = self._validation(
                             val_x, val_y, val_weight, size, validation_steps
                         )
-                    validation_logs = self._evaluate(validation_batches, callbacks)
+                    validation_logs = validate(callbacks)
                     epoch_logs.update({f"val_{k}": v for k, v in validation_logs.items()})
 
                 callbacks.on_epoch_end(epoch, epoch_logs)
                 if model.stop_training:
                     break
 
-        if epochs > 0:  # an optimizer with `use_ema` now writes its averages into the weights
+        if epochs > 0 and isinstance(model.optimizer, keras.optimizers.Optimizer):
+            # one with `use_ema` now writes its averages into the weights
             model.optimizer.finalize_variable_values(model.trainable_weights)
         self._distribution.synchronize(model)
         callbacks.on_train_end(logs=epoch_logs)
@@ -187,6 +179,7 @@ class Trainer:
                     break
         return logs
 
+    @overridable
     def evaluate(
         self,
         x=None,
@@ -206,10 +199,23 @@ class Trainer:
         self._check("evaluate", locals())
         batches = self._batches(x, y, sample_weight, batch_size, steps)
         self._distribution.build(self.model, self._configuration, batches.dataset)
-        callbacks = self._callbacks(callbacks, batches, verbose=verbose, epochs=1)
         with released(self._functions):
-            logs = self._evaluate(batches, callbacks)
+            return self._evaluate_all(batches, callbacks, verbose, return_dict)
+
+    def _evaluate_all(self, batches, callbacks=None, verbose="auto", return_dict=False):
+        """`_evaluate`, with the arguments and the result of `evaluate`."""
+        callbacks = self._callbacks(callbacks, batches, verbose=verbose, epochs=1)
+        logs = self._evaluate(batches, callbacks)
         return logs if return_dict else in_order(self.model, logs)
+
+    def _validation(self, x, y, sample_weight, batch_size, steps):
+        """`callbacks -> logs`: what `fit` does after an epoch, on batches that are made once."""
+        batches = self._batches(x, y, sample_weight, batch_size, steps)
+        if own_method(self.model, "evaluate") is None:
+            return functools.partial(self._evaluate, batches)
+        arguments = {"x": x, "y": y, "sample_weight": sample_weight}
+        arguments |= {"batch_size": batch_size, "steps": steps}
+        return own_validation(self, functools.partial(self._evaluate_all, batches), arguments)
 
     def _evaluate(self, batches, callbacks):
         """The loss and the metrics on all batches: dict of floats."""
@@ -233,6 +239,7 @@ class Trainer:
         callbacks.on_test_end(logs)
         return logs
 
+    @overridable
     def predict(self, x, batch_size=None, verbose="auto", steps=None, callbacks=None):
         """The model's outputs for `x` (`keras.Model.predict`). It needs no `compile`.
 
@@ -264,40 +271,10 @@ class Trainer:
         """Write model, training configuration and optimizer to a `.h5` or `.keras` file."""
         model_files.save(self.model, path)
 
-    def _check(self, method, arguments):
-        """Before anything else: what the method needs, from its arguments by name."""
-        arguments.pop("self")
-        if method != "predict" and not self.model.compiled:
-            raise ValueError(f"You must call `compile()` before calling `{method}()`.")
-        refuse_fractions(arguments, steps_per_execution=self.model.steps_per_execution)
-        self._follow_model()
-        self._distribution.check_arguments(method, self.model, arguments)
-
-    def _follow_model(self):
-        """Start anew if the model was compiled since, by whomever."""
-        if self._configuration is None or not self._configuration.is_current:
-            self._configuration = Configuration(self.model)
-            self._distribution = distribution_of(self.model)
-            self._functions = {}
-
     def _batches(self, *arguments):
         """An `EpochIterator` of these arguments."""
         steps, distribution = self.model.steps_per_execution, self._distribution
         return EpochIterator(*arguments, steps_per_execution=steps, distribution=distribution)
-
-    def _function(self, kind):
-        """The train, test or predict function, made when first needed as the model says then."""
-        model = self.model
-        if kind not in self._functions:
-            make = getattr(self._distribution, f"{kind}_function")
-            self._functions[kind] = make(
-                model,
-                self._configuration,
-                run_eagerly=model.run_eagerly,
-                jit_compile=model.jit_compile,
-                steps_per_execution=lambda: model.steps_per_execution,
-            )
-        return self._functions[kind]
 
     def _callbacks(self, callbacks, batches, **how):
         """A `keras.callbacks.CallbackList`."""
@@ -311,4 +288,4 @@ class Trainer:
         """
         with self._distribution.errors_of_lost_workers():
             results = self.model.get_metrics_result()
-        return results if set(logs) == set(results) else logs
+        return results if logs.keys() == results.keys() else logs

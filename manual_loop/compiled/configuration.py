@@ -21,6 +21,7 @@ import keras
 from manual_loop.compiled.lookup import nearest_names
 from manual_loop.compiled.loss import CompiledLoss
 from manual_loop.compiled.metrics import CompiledMetrics
+from manual_loop.overrides import OwnMetrics, own_loss, own_method
 
 tree = keras.tree
 
@@ -48,7 +49,24 @@ class Configuration:
         loss, metrics = model._compile_loss, model._compile_metrics
         self.loss = CompiledLoss(ResolvedLoss(loss) if loss else None)
         resolved = ResolvedMetrics(metrics) if metrics else None
-        self.metrics = CompiledMetrics(model._loss_tracker, resolved)
+        self.metrics = CompiledMetrics(model, model._loss_tracker, resolved)
+
+    def of_batch(self, data, training):
+        """`loss` and `metrics` for one batch; in their place, if the model overrides them, its own
+        `compute_loss` and `compute_metrics`, which are given more of the batch.
+
+        Args:
+            data: `x`, `(x, y)` or `(x, y, sample_weight)`.
+            training: whether the batch is trained on.
+        """
+        loss, metrics = self.loss, self.metrics
+        compute_loss = own_method(self._model, "compute_loss")
+        compute_metrics = own_method(self._model, "compute_metrics")
+        if compute_loss or compute_metrics:
+            x, _, _ = keras.utils.unpack_x_y_sample_weight(data)
+            loss = own_loss(compute_loss, x, training) if compute_loss else loss
+            metrics = OwnMetrics(compute_metrics, x, metrics.loss) if compute_metrics else metrics
+        return loss, metrics
 
     @property
     def is_current(self):

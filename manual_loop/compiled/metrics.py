@@ -13,6 +13,7 @@ class CompiledMetrics:
     """The metrics of a compiled model.
 
     Args:
+        model: the model, whose `get_metrics_result` reads them all.
         loss: the `keras.metrics.Mean` of the batches' losses.
         resolved: `configuration.ResolvedMetrics`; None if `compile` was given no metrics.
 
@@ -20,8 +21,9 @@ class CompiledMetrics:
         loss: as given.
     """
 
-    def __init__(self, loss, resolved):
+    def __init__(self, model, loss, resolved):
         self.loss = loss
+        self._model = model
         self._resolved = resolved
 
     def update_state(self, y, y_pred, sample_weight):
@@ -46,3 +48,7 @@ class CompiledMetrics:
             if i < len(y):  # the last outputs may have no labels
                 weight = weights[i] if is_weighted else None
                 metric.update_state(y[i], y_pred[i], sample_weight=weight)
+
+    def result(self):
+        """dict: name -> scalar tensor, of all metrics that `model.metrics` lists."""
+        return self._model.get_metrics_result()

@@ -47,7 +47,7 @@ class EpochIterator:
         limit = keras.config.max_steps_per_epoch()
         if limit and (not steps_per_epoch or limit < steps_per_epoch):
             # past the trainer, to its caller
-            warnings.warn(f"Limiting steps_per_epoch to {limit}", stacklevel=4)
+            warnings.warn(f"Limiting steps_per_epoch to {limit}", stacklevel=5)
             steps_per_epoch = limit
         self._steps_per_epoch = steps_per_epoch
         self._steps_per_execution = steps_per_execution

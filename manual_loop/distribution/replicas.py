@@ -35,6 +35,7 @@ from manual_loop.execution.step_function import (
     StepFunction,
     concatenate,
 )
+from manual_loop.overrides import own_method, own_step
 from manual_loop.steps import predict_step, sample_count, test_step, train_step
 
 tree = keras.tree
@@ -87,7 +88,7 @@ class Replicas(SingleDevice):
         if configuration in self._built:
             return
         steps = [functools.partial(predict_step, model)]
-        if configuration is not None:
+        if configuration is not None and configuration.has_arguments:
             steps.append(test_step_of(model, configuration))
         with self.scope():
             for step in steps:
@@ -111,12 +112,24 @@ class Replicas(SingleDevice):
                 )
 
     def train_function(self, model, configuration, *, jit_compile, **how):
-        """See `SingleDevice`. XLA compiles what comes before the update."""
-        return self._step_function(step_in_two(model, configuration, jit_compile), **how)
+        """See `SingleDevice`. XLA compiles what comes before the update.
+
+        Raises:
+            ValueError: XLA is asked for, and the model has a `train_step` of its own.
+        """
+        step = own_step(model, "train_step")
+        if step and jit_compile:
+            raise ValueError(
+                "The model's own `train_step` cannot be compiled by XLA on several replicas: a "
+                "program for one device cannot wait for the gradients of the others. Compile the "
+                "model with `jit_compile=False`."
+            )
+        step = step or step_in_two(model, configuration, jit_compile)
+        return self._step_function(step, **how)
 
     def test_function(self, model, configuration, *, jit_compile, **how):
         """See `SingleDevice`."""
-        step = test_step_of(model, configuration)
+        step = own_step(model, "test_step") or test_step_of(model, configuration)
         return self._step_function(compiled(step) if jit_compile else step, **how)
 
     def _step_function(self, step, **how):
@@ -126,7 +139,7 @@ class Replicas(SingleDevice):
 
     def predict_function(self, model, _, *, jit_compile, **how):
         """See `SingleDevice`."""
-        step = functools.partial(predict_step, model)
+        step = own_method(model, "predict_step") or functools.partial(predict_step, model)
         step = self.with_all_outputs(compiled(step) if jit_compile else step)
         return PredictFunction(step, jit_compile=False, **how)
 
@@ -194,8 +207,8 @@ def test_step_of(model, configuration):
     """`data -> logs`: `steps.test_step`, on a replica that may be given no samples."""
 
     def step(data):
-        loss_fn = zero_if_empty(configuration.loss, data)
-        return test_step(model, loss_fn, configuration.metrics, data)
+        loss, metrics = configuration.of_batch(data, training=False)
+        return test_step(model, zero_if_empty(loss, data), metrics, data)
 
     return step
 
@@ -229,8 +242,8 @@ def step_in_two(model, configuration, jit_compile):
 
     def differentiate(data):
         optimizer = Gradients(model.optimizer)
-        metrics = configuration.metrics
-        logs = train_step(model, optimizer, zero_if_empty(configuration.loss, data), metrics, data)
+        loss, metrics = configuration.of_batch(data, training=True)
+        logs = train_step(model, optimizer, zero_if_empty(loss, data), metrics, data)
         return optimizer.found, logs
 
     if jit_compile:

@@ -10,6 +10,7 @@ import functools
 import tensorflow as tf
 
 from manual_loop.execution.step_function import PredictFunction, StepFunction
+from manual_loop.overrides import own_method, own_step
 from manual_loop.steps import predict_step, test_step, train_step
 
 OUTSIDE = (
@@ -68,7 +69,7 @@ class SingleDevice:
             raise ValueError(OUTSIDE)
 
     def train_function(self, model, configuration, *, jit_compile, **how):
-        """The `StepFunction` of `steps.train_step`.
+        """The `StepFunction` of `steps.train_step`, or of the model's own.
 
         Args:
             configuration: `compiled.configuration.Configuration`.
@@ -76,22 +77,26 @@ class SingleDevice:
         """
 
         def step(data):
+            loss, metrics = configuration.of_batch(data, training=True)
             # `model.optimizer` is read while tracing, as in fit
-            return train_step(
-                model, model.optimizer, configuration.loss, configuration.metrics, data
-            )
+            return train_step(model, model.optimizer, loss, metrics, data)
 
+        step = own_step(model, "train_step") or step
         return StepFunction(step, jit_compile=jit_compile, **how)
 
     def test_function(self, model, configuration, *, jit_compile, **how):
-        """The `StepFunction` of `steps.test_step`; same arguments as `train_function`."""
-        loss, metrics = configuration.loss, configuration.metrics
-        step = functools.partial(test_step, model, loss, metrics)
+        """The `StepFunction` of `steps.test_step`, or of the model's own; same arguments."""
+
+        def step(data):
+            loss, metrics = configuration.of_batch(data, training=False)
+            return test_step(model, loss, metrics, data)
+
+        step = own_step(model, "test_step") or step
         return StepFunction(step, jit_compile=jit_compile, **how)
 
     def predict_function(self, model, _, *, jit_compile, **how):
-        """The `step_function.PredictFunction` of `steps.predict_step`."""
-        step = functools.partial(predict_step, model)
+        """The `step_function.PredictFunction` of `steps.predict_step`, or of the model's own."""
+        step = own_method(model, "predict_step") or functools.partial(predict_step, model)
         return PredictFunction(step, jit_compile=jit_compile, **how)
 
     def callbacks(self, callbacks):

@@ -72,6 +72,10 @@ class StepFunction:
             raise StopIteration
         return logs
 
+    def run_on_batch(self, data):
+        """The logs of one step, on arrays or tensors that come from no iterator."""
+        return self._step(data) if self._run_eagerly else self._traced(data)
+
     def _next_steps(self, iterator):
         """The next steps on a `tf.data` iterator, while tracing: how many they were, and logs."""
         step, steps, spec = self._traced, self._steps(), iterator.element_spec
