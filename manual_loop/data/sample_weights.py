@@ -21,9 +21,12 @@ def weigh_classes(y, class_weight):
 
     Raises:
         AttributeError: `class_weight` is not a dict, as in Keras.
+        IndexError: there are no labels, as in Keras.
     """
     _assert_dict(class_weight)
     y = keras.ops.convert_to_numpy(y)
+    if not y.ndim:
+        raise IndexError(f"`class_weight` looks weights up by label. Received: y={y}")
     if y.ndim > 1:
         y = np.squeeze(y, -1) if y.shape[-1] == 1 else np.argmax(y, -1)
     classes = np.round(y).astype("int32")

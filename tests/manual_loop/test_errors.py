@@ -346,35 +346,3 @@ def test_kinds_of_data_refused_by_name(call, make, says):
     trainer.compile("sgd", SPARSE)
     with pytest.raises(ValueError, match=says):
         getattr(trainer, call)(make())
-
-
-OVERRIDES = (
-    "compile",
-    "fit",
-    "evaluate",
-    "predict",
-    "train_step",
-    "test_step",
-    "predict_step",
-    "compute_loss",
-    "compute_metrics",
-    "make_train_function",
-    "make_test_function",
-    "make_predict_function",
-)
-
-
-@covers("errors: a model that overrides a step of fit", promise="ValueError that names it")
-@pytest.mark.parametrize("name", OVERRIDES)
-@pytest.mark.parametrize("on_the_object", [False, True])
-def test_a_model_with_a_step_of_its_own_is_refused(name, on_the_object):
-    def own(*args, **kwargs):
-        raise AssertionError("not called")
-
-    if on_the_object:
-        model = plain()
-        setattr(model, name, own)
-    else:
-        model = type("Own", (keras.Sequential,), {name: own})()
-    with pytest.raises(ValueError, match=f"`{name}`"):
-        TRAINERS["manual_loop"](model)

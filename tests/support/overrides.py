@@ -179,7 +179,9 @@ class Accumulated(keras.Sequential):
     def build(self, *shape):
         super().build(*shape)
         how = {"initializer": "zeros", "trainable": False}
-        self.sums = [tf.Variable(tf.zeros(w.shape), trainable=False) for w in self.trainable_weights]
+        self.sums = [
+            tf.Variable(tf.zeros(w.shape), trainable=False) for w in self.trainable_weights
+        ]
         self.count = self.add_weight(shape=(), dtype="int32", **how)
 
     def train_step(self, data):
@@ -287,3 +289,64 @@ MODELS = {
     "compute_loss alone": (classifier(OwnLossAlone), compiled(metrics=["acc"]), PLAIN),
     "compute_metrics": (classifier(OwnMetrics), BY_CLASS, LABELED),
 }
+
+
+# Methods around the steps -----------------------------------------------------------------------
+
+
+class Task(keras.Sequential):
+    """Prepares words in its own `fit`, `evaluate` and `predict`, as KerasHub's tasks do."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.words = layers.StringLookup(vocabulary=["a", "b", "c"])
+        self.calls = []
+
+    def prepare(self, x, y=None, sample_weight=None):
+        self.calls.append("prepare")
+        x = tf.one_hot(self.words(x), 8)
+        return keras.utils.pack_x_y_sample_weight(x, y, sample_weight)
+
+    def raw(self, x, y=None, sample_weight=None, batch_size=None):
+        data = keras.utils.pack_x_y_sample_weight(x, y, sample_weight)
+        return tf.data.Dataset.from_tensor_slices(data).batch(batch_size or 4)
+
+    def fit(self, x, y=None, batch_size=None, validation_data=None, **kwargs):
+        self.calls.append("fit")
+        if validation_data is not None:
+            validation_data = self.raw(*validation_data)  # prepared by `evaluate`
+        dataset = self.raw(x, y, batch_size=batch_size).map(self.prepare)
+        return super().fit(dataset, validation_data=validation_data, batch_size=None, **kwargs)
+
+    def evaluate(self, x, y=None, batch_size=None, sample_weight=None, **kwargs):
+        self.calls.append("evaluate")
+        kwargs.pop("_use_cached_eval_dataset", None)
+        dataset = x if isinstance(x, tf.data.Dataset) else self.raw(x, y, sample_weight, batch_size)
+        return super().evaluate(x=dataset.map(self.prepare), batch_size=None, **kwargs)
+
+    def predict(self, x=None, batch_size=None, **kwargs):
+        self.calls.append("predict")
+        return super().predict(self.raw(x, batch_size=batch_size).map(self.prepare), **kwargs)
+
+    def train_on_batch(self, x, y=None, sample_weight=None, **kwargs):
+        self.calls.append("train_on_batch")
+        return super().train_on_batch(*self.prepare(x, y), sample_weight, **kwargs)
+
+
+class HandsOn(keras.Sequential):
+    """Hands the keyword for cached batches on: fit validates on data that are not doubled."""
+
+    calls = ()
+
+    def evaluate(self, x=None, y=None, **kwargs):
+        self.calls = (*self.calls, "evaluate")
+        return super().evaluate(x=2 * x, y=y, **kwargs)
+
+
+class EvaluatesInFit(Task):
+    """Its `fit` trains twice, with another one's `evaluate` and `predict` between."""
+
+    def fit(self, x=None, y=None, **kwargs):
+        super().fit(x, y, **kwargs)
+        self.between = [*self.evaluate(x, y, verbose=0), *self.predict(x, verbose=0)]
+        return super().fit(x, y, **kwargs)
