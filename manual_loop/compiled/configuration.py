@@ -42,11 +42,13 @@ class Configuration:
     Attributes:
         loss: `CompiledLoss`.
         metrics: `CompiledMetrics`.
+        has_loss, has_metrics: whether `compile` was given any.
     """
 
     def __init__(self, model):
         self._model = model
         loss, metrics = model._compile_loss, model._compile_metrics
+        self.has_loss, self.has_metrics = loss is not None, metrics is not None
         self.loss = CompiledLoss(ResolvedLoss(loss) if loss else None)
         resolved = ResolvedMetrics(metrics) if metrics else None
         self.metrics = CompiledMetrics(model, model._loss_tracker, resolved)

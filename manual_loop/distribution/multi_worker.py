@@ -36,6 +36,7 @@ import tensorflow as tf
 from manual_loop.distribution.rendezvous import assert_equal, read_cluster, rendezvous
 from manual_loop.distribution.replicas import Replicas
 from manual_loop.execution.graph import graph
+from manual_loop.overrides import own_method
 
 tree = keras.tree
 
@@ -142,6 +143,20 @@ class Workers(Replicas):
                 "Workers without a seed draw different orders of the samples. Call "
                 "`keras.utils.set_random_seed` with the same number in all of them."
             )
+
+    def train_function(self, model, configuration, **how):
+        """See `Replicas`.
+
+        Raises:
+            ValueError: the model has a `train_step` of its own.
+        """
+        if own_method(model, "train_step") is not None:
+            raise ValueError(
+                "A model with its own `train_step` cannot be trained by several workers: the "
+                "optimizers and variables that its step keeps would not be synchronized. Train it "
+                "on one machine (`tf.distribute.MirroredStrategy`)."
+            )
+        return super().train_function(model, configuration, **how)
 
     def in_order(self, data):
         """See `SingleDevice`: a dataset is sharded by rows, since files would change the order."""

@@ -36,7 +36,7 @@ from manual_loop.execution.step_function import (
     concatenate,
 )
 from manual_loop.overrides import own_method, own_step
-from manual_loop.steps import predict_step, sample_count, test_step, train_step
+from manual_loop.steps import forward, predict_step, sample_count, test_step, train_step
 
 tree = keras.tree
 is_finite = tf.math.is_finite
@@ -88,8 +88,10 @@ class Replicas(SingleDevice):
         if configuration in self._built:
             return
         steps = [functools.partial(predict_step, model)]
-        if configuration is not None and configuration.has_arguments:
-            steps.append(test_step_of(model, configuration))
+        if configuration is not None:
+            steps.append(functools.partial(resolve, model, configuration))
+        if is_built_by_itself(model, configuration):
+            steps = []
         with self.scope():
             for step in steps:
                 with keras.StatelessScope([(v, v) for v in model.variables]):  # for regularizers
@@ -97,10 +99,12 @@ class Replicas(SingleDevice):
         self._assert_in_scope("model", model.variables)
         if configuration is not None:
             self._assert_in_scope("metric", model.metrics_variables)
-            self._assert_in_scope("optimizer", model.optimizer.variables)
-            with self.scope():
-                if not model.optimizer.built:
-                    model.optimizer.build(model.trainable_variables)
+            optimizer = model.optimizer
+            if optimizer is not None:
+                self._assert_in_scope("optimizer", optimizer.variables)
+                with self.scope():
+                    if not optimizer.built:
+                        optimizer.build(model.trainable_variables)
         self._built.append(configuration)
 
     def _assert_in_scope(self, owner, variables):
@@ -124,18 +128,22 @@ class Replicas(SingleDevice):
                 "program for one device cannot wait for the gradients of the others. Compile the "
                 "model with `jit_compile=False`."
             )
-        step = step or step_in_two(model, configuration, jit_compile)
-        return self._step_function(step, **how)
+        if step:
+            return self._step_function(step, looks_ahead=False, **how)
+        return self._step_function(step_in_two(model, configuration, jit_compile), **how)
 
     def test_function(self, model, configuration, *, jit_compile, **how):
         """See `SingleDevice`."""
-        step = own_step(model, "test_step") or test_step_of(model, configuration)
-        return self._step_function(compiled(step) if jit_compile else step, **how)
+        own = own_step(model, "test_step")
+        step = own or test_step_of(model, configuration)
+        step = compiled(step) if jit_compile else step
+        return self._step_function(step, looks_ahead=own is None, **how)
 
-    def _step_function(self, step, **how):
+    def _step_function(self, step, looks_ahead=True, **how):
         step = self.on_replicas(self.with_all_logs(step), lambda logs: tf.reduce_mean(logs, axis=0))
-        # a replica would run what it can of a step although its data have ended
-        return StepFunction(step, jit_compile=False, looks_ahead=True, **how)
+        # Otherwise a replica runs what it can of a step although its data have ended. The model's
+        # own step does, as in fit: to look ahead hides the size of its batch, so it may round else.
+        return StepFunction(step, jit_compile=False, looks_ahead=looks_ahead, **how)
 
     def predict_function(self, model, _, *, jit_compile, **how):
         """See `SingleDevice`."""
@@ -201,6 +209,25 @@ def strategy_of(model):
     strategy = model.distribute_strategy
     with strategy.scope():
         return strategy if tf.distribute.has_strategy() else None
+
+
+def is_built_by_itself(model, configuration):
+    """Whether a model with a step of its own, such as a GAN, is complete without being called."""
+    if configuration is not None and (configuration.has_loss or configuration.has_metrics):
+        return False
+    is_built = all(layer.built for layer in (model, *model.layers))
+    return own_method(model, "train_step") is not None and is_built
+
+
+def resolve(model, configuration, data):
+    """Compute loss and metrics of `compile` on one batch, as far as there are any."""
+    x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+    y_pred = forward(model, x, training=False)
+    loss, metrics = configuration.of_batch(data, training=False)
+    if configuration.has_loss:
+        loss(y, y_pred, sample_weight, model.losses)
+    if configuration.has_metrics:
+        metrics.update_state(y, y_pred, sample_weight)
 
 
 def test_step_of(model, configuration):

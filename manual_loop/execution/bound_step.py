@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from manual_loop.data.resident import gather
 from manual_loop.execution.dispatch import Dispatcher, is_small
-from manual_loop.execution.graph import graph
+from manual_loop.execution.graph import draws, empty, graph
 from manual_loop.execution.multi_step import array_block, gains_from_a_block
 
 
@@ -51,9 +51,35 @@ class BoundSteps(dict):
         # the steps per call of that time
         one = self._one.get_concrete_function(arrays, tf.TensorSpec(full.shape[1:], full.dtype))
         steps = self._steps_of.setdefault(one, self._steps_per_execution())
+        if draws(one.graph):
+            return UnboundStep(one, steps)
         in_graph = steps > 1 and gains_from_a_block(dataset.specs, one.graph, self._jit_compile)
         block = array_block(self._step, steps, self._jit_compile) if in_graph else None
         return BoundStep(one, dataset, steps, block and graph(block, self._jit_compile))
+
+
+class UnboundStep:
+    """A step whose ops draw random numbers: always called as the same function, so that it has one
+    sequence of them for all batches, as in fit.
+
+    Args:
+        one, steps: see `BoundStep`.
+    """
+
+    def __init__(self, one, steps):
+        self._one = one
+        self._steps = steps
+
+    def __call__(self, iterator):
+        """See `BoundStep`."""
+        dataset, (full, partial) = iterator.dataset, iterator.indices
+        for number in iterator.advance(self._steps):
+            indices = tf.gather(full, number) if number < dataset.full_batches else partial
+            logs = self._one(dataset.arrays, indices)
+        return logs
+
+    def release(self):
+        """Nothing is bound."""
 
 
 class BoundStep:
@@ -148,8 +174,3 @@ class BoundStep:
                 variable.assign(empty(variable))
         self._iterator = None
         self._values = [None] * len(self._variables)
-
-
-def empty(spec):
-    """Zeros of this shape and dtype, with size 0 where it is open."""
-    return tf.zeros([size or 0 for size in spec.shape], spec.dtype)

@@ -1,6 +1,7 @@
 """Small helpers for traced functions."""
 
 import itertools
+import re
 
 import keras
 import tensorflow as tf
@@ -8,6 +9,8 @@ import tensorflow as tf
 from manual_loop.data.resident import narrow
 
 tree = keras.tree
+
+DRAWS = re.compile(r"Random(?!Dataset)|(Parameterized)?TruncatedNormal|Multinomial")
 
 
 def graph(function, jit_compile=False):
@@ -35,3 +38,17 @@ def nodes_of(definition):
     """All nodes of a `GraphDef`, including those of the functions in it."""
     functions = (function.node_def for function in definition.library.function)
     return itertools.chain(definition.node, *functions)
+
+
+def empty(spec):
+    """Zeros of this shape and dtype, with size 0 where it is open."""
+    return tf.zeros([size or 0 for size in spec.shape], spec.dtype)
+
+
+def draws(function_graph):
+    """Whether a graph holds an op with random numbers of its own.
+
+    The state of such an op (`tf.random.normal`, say; not Keras's layers, which draw from a seed
+    generator) is in the kernel: each graph that calls a function has another, which starts anew.
+    """
+    return any(DRAWS.match(node.op) for node in nodes_of(function_graph.as_graph_def()))

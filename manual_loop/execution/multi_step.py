@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from manual_loop.data.resident import WidenedTensor, gather, on_gpu
 from manual_loop.execution import xla_stages
-from manual_loop.execution.graph import graph, nodes_of
+from manual_loop.execution.graph import empty, graph, nodes_of
 
 tree = keras.tree
 
@@ -77,7 +77,18 @@ def stream_block(step, steps):
 def empty_logs(step, *specs):
     """Zeros in the shapes of a step's logs, for a loop in the graph to begin with."""
     logs = step.get_concrete_function(*specs).structured_outputs
-    return tree.map_structure(lambda log: tf.zeros(log.shape, log.dtype), logs)
+    return tree.map_structure(empty_log, logs)
+
+
+def empty_log(log):
+    """Zeros, of a shape that stays open where that of the log is."""
+    if log is None:
+        raise ValueError(
+            "With `steps_per_execution` above 1, a step must not return None as a log."
+        )
+    if log.shape.is_fully_defined():
+        return empty(log)
+    return tf.raw_ops.PlaceholderWithDefault(input=empty(log), shape=log.shape)
 
 
 def gains_from_a_block(specs, traced, jit_compile):

@@ -23,10 +23,7 @@ def optimizers(model):
 def everything(trainer, data, validate=False, **arguments):
     """As `use`, where the model can be evaluated; and the state of further optimizers."""
     model = trainer.model
-    if validate:
-        seen = use(trainer, data, **arguments)
-    else:
-        seen = fit(trainer, data, **arguments)
+    seen = use(trainer, data, **arguments) if validate else fit(trainer, data, **arguments)
     more = {k: values(v.variables) for k, v in optimizers(model).items()}
     return {**seen, "optimizers": more}
 
@@ -176,7 +173,7 @@ def test_only_what_a_model_overrides_is_called(monkeypatch):
         use(trainer, data, epochs=1, batch_size=8)
     trainer = TRAINERS["manual_loop"](task(Task)())
     trainer.compile("sgd", SPARSE, **eager)
-    use(trainer, TASK, epochs=1)
+    use(trainer, TASK, epochs=1, shuffle=False)
     trainer.train_on_batch(**TASK)
     assert trainer.model.calls.count("fit") == 1
 
@@ -193,7 +190,7 @@ def test_callbacks_see_the_class_of_the_model_and_an_error_leaves_it():
     trainer = TRAINERS["manual_loop"](task(Task)())
     trainer.compile("sgd", SPARSE, run_eagerly=True)
     watch = Watch()
-    trainer.fit(**TASK, callbacks=[watch], verbose=0)
+    trainer.fit(**TASK, callbacks=[watch], verbose=0, shuffle=False)
     assert watch.cls is Task
     with pytest.raises(KeyboardInterrupt):
         trainer.evaluate(**TASK, callbacks=[watch], verbose=0)
@@ -253,6 +250,11 @@ WRONG = [
 ]
 
 
+def compile_and_call(trainer, how, call, data):
+    trainer.compile(optimizer="sgd", loss=SPARSE, **how)
+    getattr(trainer, call)(**data)
+
+
 def of_wrong(row):
     return row if isinstance(row, str | dict) else None
 
@@ -265,9 +267,7 @@ def test_wrong_overrides(name, method, call, how, says):
         model = type("Own", (keras.Sequential,), {name: method})(plain().layers)
         data = {"x": X, "verbose": 0, **({} if call == "predict" else {"y": Y})}
         with pytest.raises(Exception) as caught:  # noqa: PT011
-            trainer = Trainer(model)
-            trainer.compile(optimizer="sgd", loss=SPARSE, **how)
-            getattr(trainer, call)(**data)
+            compile_and_call(Trainer(model), how, call, data)
         kinds.append(caught.type)
     assert kinds[0] is kinds[1], caught.value
     caught.match(says)

@@ -64,6 +64,8 @@ class Gan(keras.Model):
     def compile(self, d_optimizer, g_optimizer, loss_fn, **how):
         super().compile(**how)
         self.d_optimizer, self.g_optimizer, self.loss_fn = d_optimizer, g_optimizer, loss_fn
+        d_optimizer.build(self.discriminator.trainable_variables)  # needed under a strategy
+        g_optimizer.build(self.generator.trainable_variables)
         self.d_loss = keras.metrics.Mean(name="d_loss")
         self.g_loss = keras.metrics.Mean(name="g_loss")
 
@@ -157,7 +159,7 @@ class Momentum(keras.Model):
 
 
 class RawLoss(keras.Sequential):
-    """Its logs are the loss of the last batch, not a mean; `loss` also names a metric of Keras's."""
+    """Its logs are losses of batches, not means; "loss" also names a metric of Keras's."""
 
     key = "loss"
 

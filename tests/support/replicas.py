@@ -36,6 +36,7 @@ from cases import (
     policy,
     two_outputs,
 )
+from overrides import MODELS
 from parity import TRAINERS, first_difference, fit, new_session, observe, values, watch
 
 import manual_loop
@@ -217,6 +218,26 @@ def evaluate_first():
     return compare(2, build, compile_with(**SGD), **DATA, batch_size=8, then=evaluate)
 
 
+def overridden_steps():
+    """By name: how models with steps of their own differ."""
+    found = {}
+    for name in ("VAE", "GAN", "super().train_step", "compute_loss"):
+        build, compile, data = MODELS[name]
+        data = {k: v[:EVEN] for k, v in data.items() if k != "validation_data"}
+        found[name] = compare(2, build, compile, data, epochs=2, batch_size=8)
+    return {name: difference for name, difference in found.items() if difference} or None
+
+
+def on_batch():
+    """Every replica is given the whole batch, on both sides."""
+
+    def use(trainer, **batch):
+        logs = [trainer.train_on_batch(**batch), trainer.test_on_batch(**batch)]
+        return {"logs": logs, "predict": trainer.predict_on_batch(batch["x"])}
+
+    return compare(2, plain, compile_with(**SGD), x=X[:8], y=Y[:8], then=use)
+
+
 # The loop alone -----------------------------------------------------------------------------
 
 
@@ -255,6 +276,17 @@ def blocks():
         for n in (1, 2)
     ]
     return first_difference(*map(learned, seen)) or is_finite(seen[0])
+
+
+def blocks_of_overridden_steps():
+    """One batch a call or two: how it differs."""
+    build, compile, data = MODELS["super().train_step"]
+    data = {k: v[:EVEN] for k, v in data.items()}
+    seen = [
+        loop(2, build, functools.partial(compile, steps_per_execution=n), data, batch_size=8)
+        for n in (1, 2)
+    ]
+    return first_difference(*map(learned, seen))
 
 
 def generator():
@@ -366,6 +398,11 @@ def optimizer_from_outside():
 def metric_from_outside():
     metric = keras.metrics.SparseCategoricalAccuracy()
     loop(2, plain, compile_with(metrics=[metric]), DATA, batch_size=8)
+
+
+def xla_for_an_overridden_step():
+    build, compile, data = MODELS["super().train_step"]
+    loop(2, build, functools.partial(compile, jit_compile=True), data, batch_size=8)
 
 
 # What fit of Keras 3.15.1 cannot do -----------------------------------------------------------

@@ -20,6 +20,8 @@ EXACT = [
     "bfloat16_of_a_pydataset",
     "eager",
     "evaluate_first",
+    "overridden_steps",
+    "on_batch",
 ]
 TWO = [
     "two_replicas",
@@ -29,6 +31,8 @@ TWO = [
     "bfloat16_of_a_pydataset",
     "eager",
     "evaluate_first",
+    "overridden_steps",
+    "on_batch",
     "two_against_one_device",
     "blocks",
     "generator",
@@ -47,6 +51,7 @@ WRONG = {
     "model_from_outside": "The model was built outside.*strategy.scope",
     "model_and_compile_from_outside": "The model was built outside.*strategy.scope",
     "optimizer_from_outside": "The optimizer was built outside.*strategy.scope",
+    "xla_for_an_overridden_step": "own `train_step` cannot be compiled by XLA on several replicas",
     "metric_from_outside": "The metric was built outside.*strategy.scope",
 }
 # What Keras's own fit cannot do, and what it says; or False, where it trains to NaN or leaves
