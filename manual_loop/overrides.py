@@ -150,7 +150,7 @@ def overridable(method):
                 return own(*args, **kwargs)
         return call_own(trainer, name, args, kwargs)
 
-    call.around_the_steps = method
+    call.around_the_steps = method  # type: ignore[attr-defined]
     return call
 
 
