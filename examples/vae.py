@@ -30,7 +30,7 @@ class Vae(keras.Model):
         self.encoder = stack(8, 4)
         self.decoder = stack(2, 8)
         self.seed = keras.random.SeedGenerator(0)
-        self.total = keras.metrics.Mean(name="total")
+        self.total = keras.metrics.Mean(name="loss")
 
     @property
     def metrics(self):
@@ -52,13 +52,13 @@ class Vae(keras.Model):
         weights = self.trainable_weights
         self.optimizer.apply_gradients(zip(tape.gradient(loss, weights), weights, strict=True))
         self.total.update_state(loss)
-        return {"total": self.total.result()}
+        return {"loss": self.total.result()}
 
     def test_step(self, x):
         """The same loss, without an update."""
         y, divergence = self(x)
         self.total.update_state(ops.mean(ops.square(y - x)) + 0.1 * divergence)
-        return {"total": self.total.result()}
+        return {"loss": self.total.result()}
 
 
 def stack(inputs, outputs):

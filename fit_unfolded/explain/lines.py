@@ -101,7 +101,7 @@ class Package:
 
     def _line(self, code: CodeType, number: int) -> Line:
         path = Path(code.co_filename)
-        inside = path.is_relative_to(self._parent)
+        inside = code not in self._own
         return Line(
             file=path.relative_to(self._parent).as_posix() if inside else path.name,
             number=number,

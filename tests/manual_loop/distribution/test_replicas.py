@@ -122,7 +122,7 @@ def test_blocks_on_replicas(seen):
 def test_workers_refuse_an_overridden_step():
     model = type("Own", (keras.Sequential,), {"train_step": lambda self, data: {}})()
     with pytest.raises(ValueError, match=r"own `train_step`.*workers"):
-        Workers.train_function(None, model, None)
+        Workers.check_arguments(None, "fit", model, {})
 
 
 @covers("replicas: generators, data of unknown length", promise="0 ULP against arrays")
