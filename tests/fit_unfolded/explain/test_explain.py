@@ -229,7 +229,7 @@ def test_a_step_of_the_models_own_is_shown_on_both_sides(explained):
         assert event.loop_stack[1].file.startswith("manual_loop/")
     validated = [e for e in found.events if e.event.phase == "validation"]
     assert any(e.loop.function == "Vae.test_step" for e in validated)
-    assert "vae:" in page(terminal.print_events, found, False)
+    assert "vae.py:" in page(terminal.print_events, found, False)
 
 
 class Doubled(keras.Sequential):
