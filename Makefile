@@ -37,7 +37,7 @@ QUICK := tests/test_imports.py tests/test_details.py tests/test_equality_can_fai
 	$(LOOP)/distribution/test_multi_worker.py::test_a_rendezvous \
 	$(LOOP)/saving/test_parity_saving.py::test_all_that_was_compiled_comes_back
 
-.PHONY: compare bench bench-peers gpu-check has-gpu scaling test test-quick fuzz mutants lint \
+.PHONY: compare bench bench-peers gpu-check has-gpu scaling test test-quick fuzz keras-suite mutants lint \
 	format clean
 
 compare: $(STAMP)
@@ -74,6 +74,10 @@ test-quick: lint
 # Random examples with both implementations: make fuzz N=1000
 fuzz: $(STAMP)
 	$(BIN)/python tests/support/fuzz.py $(or $(N),100)
+
+# Keras's own tests of training and of callbacks, with the loop in the place of fit
+keras-suite: $(PEERS)
+	$(BIN)/python tests/support/keras_suite.py --write --jobs $(JOBS)
 
 # Mutation testing of the loop, see docs/mutants.md: make mutants N=300
 mutants: $(MUTANTS)

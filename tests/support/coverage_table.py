@@ -18,6 +18,7 @@ import pytest
 TESTS = Path(__file__).parents[1]
 PAGE = TESTS.parent / "docs" / "coverage.md"
 EXACT = "0 ULP"
+BEGIN, END = "<!-- keras-suite: begin -->", "<!-- keras-suite: end -->"  # see keras_suite.py
 
 TITLES = {
     "compile": "`compile`",
@@ -105,7 +106,8 @@ def page(items):
             found = ", ".join(f"`{t}` ({n})" for t, n in sorted(tests[topic].items()))
             text += f"| {name} | {promises[topic]} | {found} |\n"
     assert not groups, f"topics of no known group: {list(groups)}"
-    return text
+    _, _, suite = PAGE.read_text().partition(BEGIN)
+    return f"{text}\n## Keras's own tests\n\n{BEGIN}{suite or f'{chr(10)}{END}{chr(10)}'}"
 
 
 def main():
