@@ -28,7 +28,7 @@ from coverage_table import BEGIN, END, PAGE
 METHODS = ("fit", "evaluate", "predict", "train_on_batch", "test_on_batch", "predict_on_batch")
 SUITE = ("trainers/trainer_test.py", "callbacks")
 
-# Tests that pass with fit and not with the loop, and why: "file::test" without the class.
+# Tests that pass with fit and not with the loop, and why: "file::class::test".
 DIFFER: dict[str, str] = {}
 
 
@@ -89,17 +89,17 @@ def pytest_runtest_call(item):
     calls = 0
     yield
     item.user_properties.append(("calls", calls))
+    item.user_properties.append(("file", item.path.as_posix().split("keras/src/")[-1]))
 
 
 def pytest_runtest_logreport(report):
     outcomes = getattr(SESSION.get("config"), "outcomes", None)
-    if outcomes is None or (report.when != "call" and report.passed):
+    seen = dict(report.user_properties)
+    if outcomes is None or "file" not in seen or (report.when != "call" and report.passed):
         return
-    file = report.nodeid.partition("::")[0].split("keras/src/")[-1]
-    test = f"{file}::{report.nodeid.split('::')[-1]}"
+    test = f"{seen['file']}::{report.nodeid.partition('::')[2]}"
     error = str(report.longrepr).strip().splitlines()[-1] if report.failed else ""
-    trains = dict(report.user_properties).get("calls", 0) > 0
-    outcomes[test] = {"outcome": report.outcome, "trains": trains, "error": error}
+    outcomes[test] = {"outcome": report.outcome, "trains": seen["calls"] > 0, "error": error}
 
 
 SESSION: dict = {}
