@@ -150,8 +150,13 @@ def overridable(method):
                 return own(*args, **kwargs)
         return call_own(trainer, name, args, kwargs)
 
-    call.around_the_steps = method
+    call.around_the_steps = method  # type: ignore[attr-defined]
     return call
+
+
+def around_the_steps(trainer, name):
+    """A method of the trainer, without asking for the model's own version."""
+    return functools.partial(getattr(type(trainer), name).around_the_steps, trainer)
 
 
 def call_own(trainer, name, args, kwargs, **instead):
@@ -173,8 +178,7 @@ def call_own(trainer, name, args, kwargs, **instead):
     cls = type(model)
 
     def loop(name):
-        method = functools.partial(getattr(type(trainer), name).around_the_steps, trainer)
-        function = instead.get(name, method)
+        function = instead.get(name, around_the_steps(trainer, name))
 
         def run_loop(_, *args, **kwargs):
             with class_of(model, cls):
@@ -212,11 +216,10 @@ def own_validation(trainer, evaluate, arguments):
         evaluate: `(callbacks, verbose, return_dict) -> logs`, of these batches.
         arguments: dict: the validation data, and how they are cut, as `evaluate` takes them.
     """
-    evaluate_anything = functools.partial(type(trainer).evaluate.around_the_steps, trainer)
 
     def run(*args, _use_cached_eval_dataset=False, **kwargs):
         if not _use_cached_eval_dataset:
-            return evaluate_anything(*args, **kwargs)
+            return around_the_steps(trainer, "evaluate")(*args, **kwargs)
         names = inspect.signature(evaluate).parameters
         return evaluate(**{name: value for name, value in kwargs.items() if name in names})
 

@@ -93,6 +93,9 @@ def test_the_loop_stands_on_public_keras():
 
 
 def test_the_loop_does_not_train_by_fit():
+    """In the source. What a model overrides is called by name: that Keras's own is not, is seen in
+    `manual_loop/test_parity_overrides.py::test_only_what_a_model_overrides_is_called`.
+    """
     for file in sources("manual_loop"):
         allowed = {"compile"} if file.name in ("trainer.py", "model_files.py") else set()
         assert set(model_methods(ast.parse(file.read_text()))) <= allowed, file

@@ -3,14 +3,18 @@
 A recording object is called through many frames: `Layer.__call__`, the filter of tracebacks, the
 list of callbacks. They hand a call on and decide nothing. The nearest line is that of the nearest
 frame of the side's package which is not among them, so that `dense.call` points at
-`y_pred = self(x, training=True)` and not at the inside of `Layer.__call__`.
+`y_pred = self(x, training=True)` and not at the inside of `Layer.__call__`. What a model overrides,
+such as `train_step`, counts as a part of both packages.
 """
 
+import copy
+import inspect
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from types import CodeType, FrameType
+from typing import Any
 
 import keras
 
@@ -45,7 +49,7 @@ KERAS_FUNCTIONS_HAND_ON = (
     "deserialize",
     "get",
 )
-LOOP_HANDS_ON = ("manual_loop/compiled/lookup.py",)
+LOOP_HANDS_ON = ("manual_loop/compiled/lookup.py", "manual_loop/overrides.py")
 
 
 class Package:
@@ -61,6 +65,13 @@ class Package:
         self._parent = root.parent
         self._inside = f"{self._parent / inside}/"
         self._hands_on = hands_on
+        self._own: frozenset[CodeType] = frozenset()
+
+    def with_methods(self, codes: Iterable[CodeType]) -> "Package":
+        """The same, and these functions of a model's own, wherever their source is."""
+        package = copy.copy(self)
+        package._own = frozenset(codes)
+        return package
 
     def stack(self, frame: FrameType | None) -> tuple[Line, ...]:
         """The lines that do more than hand a call on, from `frame` outwards."""
@@ -83,14 +94,16 @@ class Package:
 
     def _frames(self, frame: FrameType | None):
         while frame is not None:
-            if frame.f_code.co_filename.startswith(self._inside):
-                yield self._line(frame.f_code, frame.f_lineno), frame
+            code = frame.f_code
+            if code.co_filename.startswith(self._inside) or code in self._own:
+                yield self._line(code, frame.f_lineno), frame
             frame = frame.f_back
 
     def _line(self, code: CodeType, number: int) -> Line:
         path = Path(code.co_filename)
+        inside = code not in self._own
         return Line(
-            file=path.relative_to(self._parent).as_posix(),
+            file=path.relative_to(self._parent).as_posix() if inside else path.name,
             number=number,
             function=qualified_name(code),
             path=str(path),
@@ -106,6 +119,26 @@ LOOP = Package(
     Path(manual_loop.__file__).parent, "manual_loop", lambda file, _: file in LOOP_HANDS_ON
 )
 PACKAGES = {"keras_fit": KERAS, "manual_loop": LOOP}
+
+# What a model may override, as fit and the loop call it.
+OVERRIDABLE = (
+    "train_step",
+    "test_step",
+    "predict_step",
+    "compute_loss",
+    "compute_metrics",
+    "reset_metrics",
+    "get_metrics_result",
+)
+
+
+def overrides(model: Any) -> Iterator[CodeType]:
+    """The code of what a model overrides: in its class, and in those above that are not Keras's."""
+    for cls in type(model).__mro__:
+        if cls.__module__.partition(".")[0] != "keras":
+            for name in OVERRIDABLE:
+                if inspect.isfunction(method := vars(cls).get(name)):
+                    yield inspect.unwrap(method).__code__
 
 
 def qualified_name(code: CodeType) -> str:

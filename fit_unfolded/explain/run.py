@@ -13,7 +13,7 @@ import tensorflow as tf
 from fit_unfolded.comparison.compare import IMPLEMENTATIONS, TRAINERS
 from fit_unfolded.explain.decisions import DEFAULTS, Births, Half, Looks, halves, join
 from fit_unfolded.explain.events import Difference, Event, Explanation, Pair
-from fit_unfolded.explain.lines import PACKAGES
+from fit_unfolded.explain.lines import PACKAGES, overrides
 from fit_unfolded.explain.recorder import Recording, all_layers
 from fit_unfolded.workloads import Data, Workload
 from fit_unfolded.workloads.user_file import DEFAULT_BATCH_SIZE, cut, is_dataset, rows
@@ -83,6 +83,8 @@ def few_batches(workload: Workload, data: Data) -> Callable[[], list[tf.data.Dat
     given = [data.x, data.y, data.extra.get("sample_weight")]
     arrays = tuple(array for array in given if array is not None)
     parts = [cut(arrays, part) for part in (slice(0, middle), slice(middle, end))]
+    # `x` alone is no tuple, as in fit: a step of the model's own sees the difference
+    parts = [part[0] if len(part) == 1 else part for part in parts]
     return lambda: [tf.data.Dataset.from_tensor_slices(part).batch(batch_size) for part in parts]
 
 
@@ -115,20 +117,23 @@ def record(
     trainer = TRAINERS[side](build())
     trainer.compile(**compile_arguments() | {"run_eagerly": True})
     training, validation = batches()
-    # which loss and metrics "acc" or a dict mean is known when the first batch was seen
-    trainer.evaluate(training.take(1), verbose=0)
+    can_evaluate = has_loss(trainer.model)
+    if can_evaluate:
+        # which loss and metrics "acc" or a dict mean is known when the first batch was seen
+        trainer.evaluate(training.take(1), verbose=0)
 
-    recording = Recording(PACKAGES[side])
+    recording = Recording(PACKAGES[side].with_methods(overrides(trainer.model)))
     layers = list(all_layers(trainer.model))
     recording.layers(layers, layer_names(layers))
     recording.losses(resolved(trainer, keras.losses.Loss))
     recording.metrics(resolved(trainer, keras.metrics.Metric))
-    recording.metrics(metric for layer in layers[1:] for metric in layer.metrics)
+    own = list(reachable(trainer.model.metrics, keras.metrics.Metric))
+    recording.metrics([*own, *(metric for layer in layers[1:] for metric in layer.metrics)])
     recording.optimizer(trainer.optimizer)
     keras.utils.set_random_seed(seed)
     trainer.fit(
         recording.data(training),
-        validation_data=recording.data(validation),
+        validation_data=recording.data(validation) if can_evaluate else None,
         epochs=epochs,
         shuffle=False,
         class_weight=class_weight,
@@ -165,7 +170,8 @@ def decide(
     with Births(package) as births:
         eager.compile(**given | looks.values | {"run_eagerly": True})
         training, _ = batches()
-        eager.evaluate(training.take(1), verbose=0)
+        if has_loss(eager.model):
+            eager.evaluate(training.take(1), verbose=0)
     return halves(
         given,
         eager.optimizer,
@@ -175,6 +181,12 @@ def decide(
         model,
         looks,
     )
+
+
+def has_loss(model: Any) -> bool:
+    """Whether a compiled model can be evaluated: one may train by a step that needs no `loss`."""
+    own = {code.co_name for code in overrides(model)}
+    return model._compile_loss is not None or bool(own & {"test_step", "compute_loss"})
 
 
 def layer_names(layers: list[Any]) -> list[str]:

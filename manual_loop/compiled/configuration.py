@@ -15,6 +15,7 @@ this file.
 """
 
 import collections
+from typing import Any
 
 import keras
 
@@ -61,13 +62,15 @@ class Configuration:
             data: `x`, `(x, y)` or `(x, y, sample_weight)`.
             training: whether the batch is trained on.
         """
-        loss, metrics = self.loss, self.metrics
+        loss: Any = self.loss
+        metrics: Any = self.metrics
         compute_loss = own_method(self._model, "compute_loss")
         compute_metrics = own_method(self._model, "compute_metrics")
-        if compute_loss or compute_metrics:
-            x, _, _ = keras.utils.unpack_x_y_sample_weight(data)
-            loss = own_loss(compute_loss, x, training) if compute_loss else loss
-            metrics = OwnMetrics(compute_metrics, x, metrics.loss) if compute_metrics else metrics
+        x, _, _ = keras.utils.unpack_x_y_sample_weight(data)
+        if compute_loss:
+            loss = own_loss(compute_loss, x, training)
+        if compute_metrics:
+            metrics = OwnMetrics(compute_metrics, x, metrics.loss)
         return loss, metrics
 
     @property

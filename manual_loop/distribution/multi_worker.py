@@ -131,8 +131,15 @@ class Workers(Replicas):
         """See `SingleDevice`.
 
         Raises:
-            ValueError: the workers differ, and in what; or none has a seed.
+            ValueError: the workers differ, and in what; or none has a seed; or the model trains by
+                a step of its own, whose further optimizers would not be synchronized.
         """
+        if method in ("fit", "train_on_batch") and own_method(model, "train_step") is not None:
+            raise ValueError(
+                "A model with its own `train_step` cannot be trained by several workers: only the "
+                "state of the model and of its optimizer is synchronized. Train it on one machine, "
+                "with `tf.distribute.MirroredStrategy`."
+            )
         # the global seed, as a graph has it
         seed = graph(lambda: tf.zeros([])).get_concrete_function().graph.seed
         configuration = {**run_configuration(method, model, arguments), "seed": seed}
@@ -143,20 +150,6 @@ class Workers(Replicas):
                 "Workers without a seed draw different orders of the samples. Call "
                 "`keras.utils.set_random_seed` with the same number in all of them."
             )
-
-    def train_function(self, model, configuration, **how):
-        """See `Replicas`.
-
-        Raises:
-            ValueError: the model has a `train_step` of its own.
-        """
-        if own_method(model, "train_step") is not None:
-            raise ValueError(
-                "A model with its own `train_step` cannot be trained by several workers: the "
-                "optimizers and variables that its step keeps would not be synchronized. Train it "
-                "on one machine (`tf.distribute.MirroredStrategy`)."
-            )
-        return super().train_function(model, configuration, **how)
 
     def in_order(self, data):
         """See `SingleDevice`: a dataset is sharded by rows, since files would change the order."""

@@ -13,6 +13,8 @@ import manual_loop
 
 X = np.linspace(0, 1, 32, dtype="float32").reshape(8, 4)
 Y = np.arange(8) % 3
+ON_BATCH = ["train_on_batch", "test_on_batch", "predict_on_batch", "reset_metrics"]
+METHODS = ["compile", "fit", "evaluate", "predict", *ON_BATCH]
 
 
 @pytest.fixture
@@ -32,7 +34,7 @@ def parameters(function):
 
 
 @pytest.mark.parametrize("side", [keras_fit, manual_loop])
-@pytest.mark.parametrize("method", ["compile", "fit", "evaluate", "predict"])
+@pytest.mark.parametrize("method", METHODS)
 def test_parameters_are_those_of_keras(side, method):
     assert parameters(getattr(side.Trainer, method)) == parameters(getattr(keras.Model, method))
 

@@ -2,6 +2,7 @@
 
 import io
 import re
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -16,6 +17,7 @@ from fit_unfolded.explain import explain, graph, terminal
 from fit_unfolded.explain.decisions import join
 from fit_unfolded.explain.run import decide, pair, record
 
+VAE = Path(__file__).parents[3] / "examples" / "vae.py"
 WORKLOADS = ["lesson", "lesson-onehot", "digits", "digits-mlp", "segmentation"]
 WEIGHTS = np.linspace(0.5, 2, len(X)).astype("float32")
 
@@ -204,6 +206,55 @@ def test_each_event_points_at_the_line_that_makes_the_call(explained, call, text
     assert (found.fit, found.loop) == (found.fit_stack[0], found.loop_stack[0])
     assert found.fit_stack[-1].function.startswith("TensorFlowTrainer.")
     assert found.loop_stack[-1].function.startswith("Trainer.")
+
+
+OWN_LINES = {
+    "vae.call": ("y, divergence = self(x)", "Vae.train_step"),
+    "adam.apply": ("self.optimizer.apply_gradients(zip(tape.", "Vae.train_step"),
+    "loss.update_state": ("self.total.update_state(loss)", "Vae.train_step"),
+    "loss.result": ('return {"loss": self.total.result()}', "Vae.train_step"),
+}
+
+
+def test_a_step_of_the_models_own_is_shown_on_both_sides(explained):
+    found = explained(str(VAE))
+    assert found.difference is None, terminal.describe(found.difference)
+    for call, (text, function) in OWN_LINES.items():
+        event = next(e for e in found.events if e.event.call == call)
+        assert event.fit == event.loop
+        assert (event.fit.path, event.fit.function) == (str(VAE), function)
+        assert source(event.fit).startswith(text)
+        # what called the step is of each side
+        assert event.fit_stack[1].file.startswith("keras/src/")
+        assert event.loop_stack[1].file.startswith("manual_loop/")
+    validated = [e for e in found.events if e.event.phase == "validation"]
+    assert any(e.loop.function == "Vae.test_step" for e in validated)
+    assert "vae.py:" in page(terminal.print_events, found, False)
+
+
+class Doubled(keras.Sequential):
+    """Twice the step of Keras."""
+
+    def train_step(self, data):
+        super().train_step(data)
+        return super().train_step(data)
+
+
+def test_keras_own_step_inside_one_of_the_models_own():
+    def build():
+        return Doubled([keras.Input([8]), keras.layers.Dense(1)])
+
+    def compile_arguments():
+        return {"optimizer": "sgd", "loss": "mse"}
+
+    fit, loop = streams(build, compile_arguments, arrays(X, VALUE), {"epochs": 1})
+    found, difference = pair(fit, loop)
+    assert difference is None
+    applied = [e for e in found if e.event.call == "sgd.apply"]
+    assert len(applied) % 2 == 0
+    assert applied[0].fit.function == "TensorFlowTrainer.train_step"
+    assert source(applied[0].loop) == "super().train_step(data)"
+    assert source(applied[1].loop) == "return super().train_step(data)"
 
 
 def test_events_know_their_place(explained):

@@ -8,8 +8,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import keras
 import pytest
 from parity import covers
+
+from manual_loop.distribution.multi_worker import Workers
 
 SCRIPT = Path(__file__).parents[2] / "support" / "replicas.py"
 EXACT = [
@@ -35,6 +38,7 @@ TWO = [
     "on_batch",
     "two_against_one_device",
     "blocks",
+    "blocks_of_overridden_steps",
     "generator",
     "unknown_length",
     "sparse",
@@ -111,6 +115,14 @@ def test_replicas_train_as_one_device(seen, replicas):
 @covers("replicas: steps_per_execution", promise="0 ULP between blocks of any size")
 def test_blocks_on_replicas(seen):
     assert seen["blocks"] is True
+    assert seen["blocks_of_overridden_steps"] is None
+
+
+@covers("workers: a model with a train_step of its own", promise="ValueError that names it")
+def test_workers_refuse_an_overridden_step():
+    model = type("Own", (keras.Sequential,), {"train_step": lambda self, data: {}})()
+    with pytest.raises(ValueError, match=r"own `train_step`.*workers"):
+        Workers.check_arguments(None, "fit", model, {})
 
 
 @covers("replicas: generators, data of unknown length", promise="0 ULP against arrays")
