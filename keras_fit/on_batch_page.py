@@ -3,11 +3,11 @@
 The epochs, the order of the rows and the batches are written out here; Keras does what happens to a
 batch. `python -m keras_fit.on_batch_page` prints the same lines as `python -m keras_fit.one_page`.
 
-One thing differs from `fit`: each call resets the metrics first, so that the logs it returns are
-those of one batch (`keras/src/backend/tensorflow/trainer.py`, `train_on_batch`, Keras 3.15). The
-mean of these logs is not what `fit` shows: the last batch is smaller, and dividing by its size and
-multiplying again would round. So `run` adds up what the metrics hold after each call, which are sums
-and counts, and gives them the totals before it reads them.
+One thing differs from `fit`: each call resets the metrics first, so the logs that it returns are
+those of one batch (`keras/src/backend/tensorflow/trainer.py`, `train_on_batch`, Keras 3.15). `fit`
+shows those of all samples so far. The plain mean of the logs would be wrong, since the last batch
+is smaller; a mean weighted by batch sizes would be right up to rounding. To be exact, `run` adds up
+what the metrics hold after each call, sums and counts, and puts the totals back to read the result.
 """
 
 import os

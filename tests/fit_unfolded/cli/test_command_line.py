@@ -89,6 +89,8 @@ REFUSED_BEFORE_TENSORFLOW = [
     (["compare", "--workers", "2", "--replicas", "2"], "--replicas: cannot be combined with"),
     (["compare", "--workers", "2", "--eager"], "--workers: the loop runs as a graph"),
     (["compare", "--workers", "2", "--device", "gpu"], "--workers: several workers of one machi"),
+    (["compare", "--ways", "--full"], "--ways: cannot be combined with --workers, --replicas"),
+    (["compare", "--ways", "--replicas", "2"], "--ways: cannot be combined with --workers"),
     (["compare", "--bogus"], "no such option: --bogus; see `fit-unfolded compare -h`."),
     (["train", "--implementation", "torch"], "--implementation: must be keras_fit or manual_loop"),
     (["train", "--save", "model.pt"], "--save: model.pt must end in .keras or .h5"),

@@ -1,0 +1,132 @@
+"""`compare --ways`: the table, its values, its exit status."""
+
+import json
+import re
+
+import keras
+import numpy as np
+import pytest
+
+import keras_fit
+from fit_unfolded.comparison import ways, ways_table
+
+FILE = '''
+"""Noise, weighted."""
+import keras
+import numpy as np
+import tensorflow as tf
+
+
+def build():
+    a, b = keras.Input([3], name="a"), keras.Input([3], name="b")
+    hidden = keras.layers.Dropout(0.5)(keras.layers.add([a, b]))
+    {normalized}
+    return keras.Model({{"a": a, "b": b}}, keras.layers.Dense(1)(hidden))
+
+
+def data():
+    rng = np.random.default_rng(0)
+    x = {{name: rng.normal(size=[34, 3]) for name in "ab"}}
+    y, weights = rng.normal(size=[34, 1]).astype("float32"), rng.random(34).astype("float32")
+    if {dataset}:
+        return {{"x": tf.data.Dataset.from_tensor_slices((x, y, weights)).shuffle(34).batch(12)}}
+    return {{"x": x, "y": y, "sample_weight": weights, "validation_data": (x, y)}}
+
+
+COMPILE = {{
+    "optimizer": "adam", "loss": "mse", "weighted_metrics": ["mae"], "run_eagerly": {eager}
+}}
+FIT = dict(epochs=3, callbacks=[keras.callbacks.EarlyStopping("loss", patience=5)])
+if not {dataset}:
+    FIT["batch_size"] = 12
+'''
+NORMALIZED = "hidden = keras.layers.BatchNormalization()(hidden)"
+
+
+class LearnsFaster(keras_fit.Trainer):
+    """A way that differs."""
+
+    def compile(self, optimizer, **arguments):
+        super().compile(keras.optimizers.SGD(0.2), **arguments)
+
+
+@pytest.fixture
+def compare_ways(run, tmp_path, monkeypatch):
+    """Exit status, standard output and the figures of each way."""
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(ways_table, "TURNS", 1)
+
+    def call(normalized="", eager=False, dataset=False):
+        path = tmp_path / "mine.py"
+        path.write_text(FILE.format(normalized=normalized, eager=eager, dataset=dataset))
+        status, page, error = run("compare", path, "--ways", "--output", tmp_path)
+        assert error == ""
+        return status, page, json.loads((tmp_path / "ways.json").read_text())["ways"]
+
+    return call
+
+
+def test_the_table_of_all_four_ways(compare_ways):
+    """As graphs; with a smaller last batch, the graphs of train_on_batch are others."""
+    status, page, found = compare_ways(NORMALIZED)
+    assert status == 0
+    assert max(map(len, page.splitlines())) <= 80
+    for way, figures in found.items():
+        shown = re.search(rf"(?m)^ {way} +([\d,]+) +([\d,]+) +([\d.]+) +(\d+) +(\d+) ", page)
+        assert shown, way
+        ulp, speed, _, graphs, lines = (float(text.replace(",", "")) for text in shown.groups())
+        assert ulp == figures["ulp"]
+        assert speed == round(figures["samples_per_second"])
+        assert (graphs, lines) == (figures["graphs"], figures["lines"])
+    assert list(found) == ["fit", "custom step", "on batch", "manual loop"]
+    fit, step, on_batch, loop = found.values()
+    assert fit["ulp"] == step["ulp"] == loop["ulp"] == 0
+    assert fit["history"] == step["history"] == loop["history"]
+    assert fit["graphs"] == step["graphs"] < on_batch["graphs"]
+    assert on_batch["ulp"] > 0  # BatchNormalization rounds differently
+    for name, values in on_batch["history"].items():
+        np.testing.assert_allclose(values, fit["history"][name], rtol=1e-5)
+    assert "MATCH: custom step, manual loop: 0 ULP from fit in all " in page
+    assert "on batch: MISMATCH: first in " in page
+
+
+@pytest.mark.parametrize("dataset", [False, True])
+def test_all_ways_are_equal_in_python(compare_ways, dataset):
+    status, page, found = compare_ways(NORMALIZED, eager=True, dataset=dataset)
+    assert status == 0
+    assert {figures["ulp"] for figures in found.values()} == {0}
+    assert {figures["graphs"] for figures in found.values()} == {0}
+    assert "MATCH: custom step, on batch, manual loop: 0 ULP from fit in all " in page
+
+
+def test_a_way_that_differs_is_not_timed_and_exits_1(compare_ways, monkeypatch):
+    wrong = ways.WAYS["custom step"]._replace(trainer=LearnsFaster)
+    monkeypatch.setitem(ways.WAYS, "custom step", wrong)
+    status, page, found = compare_ways(eager=True)
+    assert status == 1
+    assert "custom step: MISMATCH: first in batch logs, epoch 0, on_train_batch_end" in page
+    assert found["custom step"]["ulp"] > 0
+    assert {way for way in found if "speedup" in found[way]} == {"fit", "on batch", "manual loop"}
+
+
+def test_a_model_with_a_step_of_its_own_keeps_it():
+    class Own(keras.Sequential):
+        def train_step(self, data):
+            return {"loss": 0.0}
+
+    assert list(ways.ways_of(Own())) == ["fit", "on batch", "manual loop"]
+    assert ways.ways_of(keras.Sequential()) == ways.WAYS
+
+
+@pytest.mark.parametrize("fit", [{"steps_per_epoch": 2}, {"shuffle": "batch"}])
+def test_arguments_that_the_loop_over_batches_lacks_are_refused(fit):
+    (name,) = fit
+    with pytest.raises(ways.InputError, match=rf"--ways: .* does not take {name}=.*leave it out"):
+        ways.check_arguments(fit)
+    ways.check_arguments({"shuffle": False, "epochs": 2, "callbacks": []})
+
+
+def test_lines_of_code_are_counted_without_comments_and_docstrings(tmp_path):
+    path = tmp_path / "page.py"
+    path.write_text('"""One.\n\nTwo."""\n\nx = [\n    1,  # one\n\n]\n# no\ny = """a\nb"""\n')
+    assert ways_table.lines_of_code(path) == 5
