@@ -1,14 +1,11 @@
 """Tasks of KerasHub, randomly initialized: their `fit`, `evaluate` and `predict` prepare the data.
 
-Skipped without KerasHub: `pip install .[hub]`.
+Skipped without KerasHub, which the extra `hub` installs.
 """
 
 import numpy as np
 import pytest
 from parity import assert_parity, covers, use
-
-keras_hub = pytest.importorskip("keras_hub", exc_type=ImportError)
-hub = keras_hub.models
 
 random = np.random.default_rng(0)
 IMAGES = random.uniform(0, 255, (6, 32, 32, 3)).astype("float32")
@@ -17,8 +14,8 @@ MASKS = np.eye(2, dtype="float32")[random.integers(0, 2, (6, 32, 32))]
 TEXTS = np.array(["a b c", "b a", "c c c a", "a", "b b", "c a b a"])
 
 
-def backbone():
-    return hub.ResNetBackbone(
+def backbone(keras_hub):
+    return keras_hub.models.ResNetBackbone(
         input_conv_filters=[64],
         input_conv_kernel_sizes=[3],
         stackwise_num_filters=[64, 8],
@@ -29,16 +26,18 @@ def backbone():
     )
 
 
-def classifier():
+def classifier(keras_hub):
+    hub = keras_hub.models
     preprocessor = hub.ImageClassifierPreprocessor(
         keras_hub.layers.ResNetImageConverter(image_size=(32, 32), scale=1 / 255)
     )
-    return hub.ResNetImageClassifier(backbone(), num_classes=2, preprocessor=preprocessor)
+    return hub.ResNetImageClassifier(backbone(keras_hub), num_classes=2, preprocessor=preprocessor)
 
 
-def segmenter():
+def segmenter(keras_hub):
+    hub = keras_hub.models
     backbone_of_segmenter = hub.DeepLabV3Backbone(
-        image_encoder=backbone(),
+        image_encoder=backbone(keras_hub),
         spatial_pyramid_pooling_key="P3",
         dilation_rates=[2],
         upsampling_size=4,
@@ -52,7 +51,8 @@ def segmenter():
     )
 
 
-def text_classifier():
+def text_classifier(keras_hub):
+    hub = keras_hub.models
     tokenizer = hub.BertTokenizer(vocabulary=["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"abc"])
     return hub.BertTextClassifier(
         hub.BertBackbone(
@@ -68,11 +68,16 @@ def text_classifier():
     )
 
 
-def script(Trainer, build, data):
-    trainer = Trainer(build())
+def script(Trainer, keras_hub, build, data):
+    trainer = Trainer(build(keras_hub))
     trainer.compile(optimizer="adam")  # the rest is the task's own choice
     test = {"x": data["x"], "y": data["y"], "batch_size": 4}
     return use(trainer, data, test, epochs=2, batch_size=4)
+
+
+@pytest.fixture(scope="module")
+def keras_hub():
+    return pytest.importorskip("keras_hub", exc_type=ImportError)
 
 
 @covers("overrides: tasks of KerasHub (image classification, segmentation, text)")
@@ -81,5 +86,7 @@ def script(Trainer, build, data):
     ("build", "x", "y"),
     [(classifier, IMAGES, CLASSES), (segmenter, IMAGES, MASKS), (text_classifier, TEXTS, CLASSES)],
 )
-def test_tasks_of_keras_hub(build, x, y):
-    assert_parity(build, {"x": x, "y": y, "validation_data": (x[:3], y[:3])}, script=script)
+def test_tasks_of_keras_hub(keras_hub, build, x, y):
+    assert_parity(
+        keras_hub, build, {"x": x, "y": y, "validation_data": (x[:3], y[:3])}, script=script
+    )

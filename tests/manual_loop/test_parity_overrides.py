@@ -54,7 +54,13 @@ def script(Trainer, name, how, **arguments):
     return everything(trainer, data, validate, epochs=2, batch_size=8, **arguments)
 
 
-@covers("overrides: train_step, test_step, predict_step, compute_loss, compute_metrics, compile")
+@covers(
+    "overrides: train_step, test_step, predict_step",
+    "overrides: train_step that calls super()",
+    "overrides: compute_loss, compute_metrics",
+    "overrides: metrics of the model's own (VAE), compile (GAN with two optimizers)",
+    "overrides: a gradient penalty, a momentum encoder, accumulated gradients",
+)
 @pytest.mark.parametrize(
     ("name", "how"), [(name, how) for name, ways in IN_GRAPH.items() for how in (EAGER, *ways)]
 )

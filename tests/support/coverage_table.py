@@ -27,6 +27,8 @@ TITLES = {
     "data": "Kinds of data",
     "weights": "Weights",
     "model": "Kinds of model",
+    "overrides": "Overridden methods",
+    "on batch": "One batch per call",
     "optimizer": "Optimizers and their options",
     "callback": "Callbacks",
     "precision": "Precision",

@@ -14,7 +14,7 @@ from fit_unfolded.pitfalls.source import Edit, Place
 from fit_unfolded.pitfalls.tiny import SPARSE, blobs, classifier
 
 EDIT = Edit(
-    "manual_loop.trainer:Trainer._function",
+    "manual_loop.on_batch:OnBatch._function",
     right="jit_compile=model.jit_compile,",
     wrong="jit_compile=False,",
 )
