@@ -10,6 +10,7 @@
 
 import ast
 import inspect
+import logging
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,6 +28,9 @@ from manual_loop.data.arrays import split, to_array
 from manual_loop.data.resident import permutation
 from manual_loop.data.sample_weights import one_for_each_output
 from manual_loop.overrides import own_method
+
+# It advises against many traces of one function; here each is a new model's, and wanted.
+logging.getLogger("tensorflow").setLevel(logging.ERROR)
 
 KERAS_PAGES, LOOP_PAGES = (Path(package.__file__).parent for package in (keras_fit, manual_loop))
 
@@ -158,11 +162,16 @@ class Batches:
             arrays = x, y, one_for_each_output(y, sample_weight)
             self._arrays = keras.tree.map_structure(_numpy, arrays)
             self._size = batch_size or DEFAULT_BATCH_SIZE
-            self._order = tf.function(permutation)(rows(x), shuffle).numpy()
+            draw = tf.function(permutation, autograph=False)
+            self._order = draw.get_concrete_function(rows(x), shuffle)().numpy()
 
     def __iter__(self) -> Iterator[tuple]:
         if self._dataset is not None:
             yield from map(keras.utils.unpack_x_y_sample_weight, self._dataset)
+            if int(self._dataset.cardinality()) > 0:
+                # after an epoch fit makes another iterator, which it does not use; a dataset that
+                # shuffles draws for it all the same (`EpochIterator._enumerate_iterator`)
+                iter(self._dataset)
             return
         for start in range(0, len(self._order), self._size):
             indices = self._order[start : start + self._size]

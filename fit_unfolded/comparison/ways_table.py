@@ -130,7 +130,7 @@ def print_table(console: Console, found: list[Row], measurement: Measurement | N
     for row in found:
         if not row.comparison.match:
             style = None if row.way == "on batch" else "bold red"
-            words = f"{row.way}: {row.comparison.verdict}"
+            words = row.comparison.verdict.replace("MISMATCH:", f"{row.way} differs,")
             console.print(words, style=style, markup=False, highlight=False)
     matching = [row for row in found[1:] if row.comparison.match]
     if matching:

@@ -2,6 +2,7 @@
 
 import json
 import re
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -18,15 +19,15 @@ import tensorflow as tf
 
 
 def build():
-    a, b = keras.Input([3], name="a"), keras.Input([3], name="b")
+    a, b = keras.Input([4, 4, 2], name="a"), keras.Input([4, 4, 2], name="b")
     hidden = keras.layers.Dropout(0.5)(keras.layers.add([a, b]))
     {normalized}
-    return keras.Model({{"a": a, "b": b}}, keras.layers.Dense(1)(hidden))
+    return keras.Model({{"a": a, "b": b}}, keras.layers.Dense(1)(keras.layers.Flatten()(hidden)))
 
 
 def data():
     rng = np.random.default_rng(0)
-    x = {{name: rng.normal(size=[34, 3]) for name in "ab"}}
+    x = {{name: rng.normal(size=[34, 4, 4, 2]) for name in "ab"}}
     y, weights = rng.normal(size=[34, 1]).astype("float32"), rng.random(34).astype("float32")
     if {dataset}:
         return {{"x": tf.data.Dataset.from_tensor_slices((x, y, weights)).shuffle(34).batch(12)}}
@@ -36,7 +37,7 @@ def data():
 COMPILE = {{
     "optimizer": "adam", "loss": "mse", "weighted_metrics": ["mae"], "run_eagerly": {eager}
 }}
-FIT = dict(epochs=3, callbacks=[keras.callbacks.EarlyStopping("loss", patience=5)])
+FIT = dict(epochs=2, callbacks=[keras.callbacks.EarlyStopping("loss", patience=5)])
 if not {dataset}:
     FIT["batch_size"] = 12
 '''
@@ -67,7 +68,7 @@ def compare_ways(run, tmp_path, monkeypatch):
 
 
 def test_the_table_of_all_four_ways(compare_ways):
-    """As graphs; with a smaller last batch, the graphs of train_on_batch are others."""
+    """As graphs; with a smaller last batch, train_on_batch traces more."""
     status, page, found = compare_ways(NORMALIZED)
     assert status == 0
     assert max(map(len, page.splitlines())) <= 80
@@ -83,30 +84,26 @@ def test_the_table_of_all_four_ways(compare_ways):
     assert fit["ulp"] == step["ulp"] == loop["ulp"] == 0
     assert fit["history"] == step["history"] == loop["history"]
     assert fit["graphs"] == step["graphs"] < on_batch["graphs"]
-    assert on_batch["ulp"] > 0  # BatchNormalization rounds differently
     for name, values in on_batch["history"].items():
         np.testing.assert_allclose(values, fit["history"][name], rtol=1e-5)
-    assert "MATCH: custom step, manual loop: 0 ULP from fit in all " in page
-    assert "on batch: MISMATCH: first in " in page
-
-
-@pytest.mark.parametrize("dataset", [False, True])
-def test_all_ways_are_equal_in_python(compare_ways, dataset):
-    status, page, found = compare_ways(NORMALIZED, eager=True, dataset=dataset)
-    assert status == 0
-    assert {figures["ulp"] for figures in found.values()} == {0}
-    assert {figures["graphs"] for figures in found.values()} == {0}
-    assert "MATCH: custom step, on batch, manual loop: 0 ULP from fit in all " in page
+    assert re.search("MATCH: custom step, (on batch, )?manual loop: 0 ULP from fit in all ", page)
 
 
 def test_a_way_that_differs_is_not_timed_and_exits_1(compare_ways, monkeypatch):
+    """In Python, on a dataset that shuffles anew in each epoch: the other ways are equal."""
     wrong = ways.WAYS["custom step"]._replace(trainer=LearnsFaster)
     monkeypatch.setitem(ways.WAYS, "custom step", wrong)
-    status, page, found = compare_ways(eager=True)
+    status, page, found = compare_ways(eager=True, dataset=True)
     assert status == 1
-    assert "custom step: MISMATCH: first in batch logs, epoch 0, on_train_batch_end" in page
-    assert found["custom step"]["ulp"] > 0
-    assert {way for way in found if "speedup" in found[way]} == {"fit", "on batch", "manual loop"}
+    assert "custom step differs, first in batch logs, epoch 0, on_train_batch_end(1)" in page
+    assert "MATCH: on batch, manual loop: 0 ULP from fit in all " in page
+    assert re.search(r"(?m)^ custom step +[\d,inf]+ +- +- ", page)
+    wrong_figures = found.pop("custom step")
+    assert wrong_figures["match"] is False
+    assert "speedup" not in wrong_figures
+    for figures in found.values():
+        assert (figures["ulp"], figures["graphs"]) == (0, 0)
+        assert figures["speedup"]["value"] > 0
 
 
 def test_a_model_with_a_step_of_its_own_keeps_it():
@@ -124,6 +121,13 @@ def test_arguments_that_the_loop_over_batches_lacks_are_refused(fit):
     with pytest.raises(ways.InputError, match=rf"--ways: .* does not take {name}=.*leave it out"):
         ways.check_arguments(fit)
     ways.check_arguments({"shuffle": False, "epochs": 2, "callbacks": []})
+
+
+def test_the_table_in_the_docs_is_that_of_these_pages():
+    table = (Path(__file__).parents[3] / "docs" / "ways.md").read_text()
+    for name, way in ways.WAYS.items():
+        (lines,) = re.findall(rf"(?m)^ {name} .* (\d+)  +[a-z]", table)
+        assert int(lines) == ways_table.lines_of_code(way.page)
 
 
 def test_lines_of_code_are_counted_without_comments_and_docstrings(tmp_path):
