@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
+from fit_unfolded import workloads
 from fit_unfolded.cli import options
 from fit_unfolded.cli.job import Job, check_replicas, prepare, run
 from fit_unfolded.common.errors import InputError
@@ -210,13 +211,23 @@ def _compare_ways(job: Job, directory: Path) -> bool:
     from fit_unfolded.common.progress_bars import progress_bars
     from fit_unfolded.comparison import ways_table
     from fit_unfolded.comparison.ways import WAYS, check_arguments, ways_of
+    from fit_unfolded.workloads.user_file import try_batch
 
     check_arguments(job.fit)
     ways = ways_of(job.workload.build())
-    counts = {way: ways_table.CountGraphs() for way in ways}
     remarks, measurement = [], None
     if ways.keys() != WAYS.keys():
         remarks.append("The model has steps of its own, which all ways run: fit is a custom step.")
+    if workloads.is_file(job.workload.name):
+        given = {"x": job.data.x, "y": job.data.y} | job.data.extra
+        for way in [way for way in ways if way not in ("fit", "manual loop")]:  # those were tried
+            trainer, path = ways[way].trainer, Path(job.workload.name)
+            try:
+                try_batch(path, way, trainer, job.workload, given, job.fit)
+            except InputError as error:
+                remarks.append(f"Without {way}: {error}")
+                del ways[way]
+    counts = {way: ways_table.CountGraphs() for way in ways}
     with progress_bars() as bars:
         runs = {
             way: run(job, way, bars, callbacks=[counts[way]], make_trainer=how.trainer)

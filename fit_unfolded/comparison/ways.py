@@ -32,7 +32,7 @@ from manual_loop.overrides import own_method
 # It advises against many traces of one function; here each is a new model's, and wanted.
 logging.getLogger("tensorflow").setLevel(logging.ERROR)
 
-KERAS_PAGES, LOOP_PAGES = (Path(package.__file__).parent for package in (keras_fit, manual_loop))
+KERAS_PAGES, LOOP_PAGES = (Path(package.__path__[0]) for package in (keras_fit, manual_loop))
 
 
 class CustomStep(keras_fit.Trainer):
@@ -66,7 +66,7 @@ class OnBatch(keras_fit.Trainer):
     `evaluate` and `predict` are Keras's.
     """
 
-    def fit(
+    def fit(  # type: ignore[override]
         self,
         x,
         y=None,
@@ -93,8 +93,8 @@ class OnBatch(keras_fit.Trainer):
         batches = Batches(x, y, sample_weight, batch_size, shuffle)
         validation = None
         if validation_data is not None:
-            held_out = keras.utils.unpack_x_y_sample_weight(validation_data)
-            validation = Batches(*held_out, batch_size, shuffle=False)
+            val_x, val_y, val_weight = keras.utils.unpack_x_y_sample_weight(validation_data)
+            validation = Batches(val_x, val_y, val_weight, batch_size, shuffle=False)
 
         callbacks = keras.callbacks.CallbackList(
             callbacks, add_history=True, model=model, epochs=epochs, verbose=verbose

@@ -11,6 +11,8 @@ import pytest
 import keras_fit
 from fit_unfolded.comparison import ways, ways_table
 
+ROOT = Path(__file__).parents[3]
+
 FILE = '''
 """Noise, weighted."""
 import keras
@@ -106,12 +108,36 @@ def test_a_way_that_differs_is_not_timed_and_exits_1(compare_ways, monkeypatch):
         assert figures["speedup"]["value"] > 0
 
 
-def test_a_model_with_a_step_of_its_own_keeps_it():
+def test_a_model_with_a_step_of_its_own_keeps_it(run, tmp_path, monkeypatch):
+    """That of this file takes no labels: train_on_batch hands it a tuple all the same."""
+    monkeypatch.setattr(ways_table, "TURNS", 1)
+    example = ROOT / "examples" / "vae.py"
+    options = ["--ways", "--eager", "--epochs", 1, "--output", tmp_path]
+    status, page, _ = run("compare", example, *options)
+    assert status == 0
+    assert "The model has steps of its own, which all ways run" in page
+    assert "Without on batch: " in page
+    assert "in train_step" in page
+    assert "MATCH: manual loop: 0 ULP from fit in all " in page
+    found = json.loads((tmp_path / "ways.json").read_text())["ways"]
+    assert list(found) == ["fit", "manual loop"]
+
+
+def test_train_on_batch_gives_a_step_a_tuple_also_without_labels():
     class Own(keras.Sequential):
         def train_step(self, data):
+            given.append(type(data))
             return {"loss": 0.0}
 
-    assert list(ways.ways_of(Own())) == ["fit", "on batch", "manual loop"]
+    given = []
+    model = Own([keras.layers.Dense(1)])
+    model.compile(run_eagerly=True)
+    x = np.zeros([2, 1], "float32")
+    model.fit(x, verbose=0)
+    model.train_on_batch(x)
+    assert not issubclass(given[0], tuple)
+    assert given[1] is tuple
+    assert list(ways.ways_of(model)) == ["fit", "on batch", "manual loop"]
     assert ways.ways_of(keras.Sequential()) == ways.WAYS
 
 
@@ -124,7 +150,7 @@ def test_arguments_that_the_loop_over_batches_lacks_are_refused(fit):
 
 
 def test_the_table_in_the_docs_is_that_of_these_pages():
-    table = (Path(__file__).parents[3] / "docs" / "ways.md").read_text()
+    table = (ROOT / "docs" / "ways.md").read_text()
     for name, way in ways.WAYS.items():
         (lines,) = re.findall(rf"(?m)^ {name} .* (\d+)  +[a-z]", table)
         assert int(lines) == ways_table.lines_of_code(way.page)
