@@ -28,7 +28,8 @@ train_on_batch returns for one batch alone; it traces a graph for the exact
 size of a batch, where fit, if the last batch is smaller, traces one for any
 size, and TensorFlow may round differently in the two. Speedup: over fit, with
 its 95 % interval. Graphs: how often the model was traced, to train and to
-validate. Lines: of code of the page that shows this way."""
+validate. Lines: of code of the page that shows this way. The manual loop that
+is trained and timed here is manual_loop.Trainer."""
 
 
 class CountGraphs(keras.callbacks.Callback):

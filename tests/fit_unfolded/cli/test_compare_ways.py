@@ -1,5 +1,6 @@
 """`compare --ways`: the table, its values, its exit status."""
 
+import functools
 import json
 import re
 from pathlib import Path
@@ -54,10 +55,17 @@ class LearnsFaster(keras_fit.Trainer):
 
 
 @pytest.fixture
-def compare_ways(run, tmp_path, monkeypatch):
+def timed_briefly(monkeypatch):
+    """One turn of one epoch of two batches."""
+    monkeypatch.setattr(ways_table, "TURNS", 1)
+    brief = functools.partial(ways_table.measure, epochs_per_turn=2, batches=2)
+    monkeypatch.setattr(ways_table, "measure", brief)
+
+
+@pytest.fixture
+def compare_ways(run, tmp_path, monkeypatch, timed_briefly):
     """Exit status, standard output and the figures of each way."""
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setattr(ways_table, "TURNS", 1)
 
     def call(normalized="", eager=False, dataset=False):
         path = tmp_path / "mine.py"
@@ -108,9 +116,8 @@ def test_a_way_that_differs_is_not_timed_and_exits_1(compare_ways, monkeypatch):
         assert figures["speedup"]["value"] > 0
 
 
-def test_a_model_with_a_step_of_its_own_keeps_it(run, tmp_path, monkeypatch):
+def test_a_model_with_a_step_of_its_own_keeps_it(run, tmp_path, timed_briefly):
     """That of this file takes no labels: train_on_batch hands it a tuple all the same."""
-    monkeypatch.setattr(ways_table, "TURNS", 1)
     example = ROOT / "examples" / "vae.py"
     options = ["--ways", "--eager", "--epochs", 1, "--output", tmp_path]
     status, page, _ = run("compare", example, *options)
