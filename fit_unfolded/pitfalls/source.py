@@ -85,7 +85,7 @@ class Edit:
         file = f"<{self.where}, wrong>"
         linecache.cache[file] = len(code), None, code.splitlines(keepends=True), file
         found: dict[str, Any] = {}
-        exec(compile(code, file, "exec"), function.__globals__, found)
+        exec(compile(code, file, "exec"), inspect.unwrap(function).__globals__, found)
         return found[function.__name__]
 
     @contextmanager
