@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.text import Text
 
 from fit_unfolded.check import stages
-from fit_unfolded.check.causes import Cause
+from fit_unfolded.check.causes import Cause, Departure
 from fit_unfolded.check.run import UNDECIDED, Report
 from fit_unfolded.common.tables import plain_table
 
@@ -34,9 +34,8 @@ def print_page(console: Console, report: Report) -> None:
         ]
         headers = ["stage", "status", "line", "measured"]
         console.print(plain_table(headers, rows, text=("status", "measured")))
-    if report.stage is not None:
-        _print_lines(console, report.path, report.stage.line)
-        _print_causes(console, report)
+    for departure in report.departures:
+        _print_departure(console, report.path, departure, len(report.departures) > 1)
     for note in report.notes:
         _print_text(console, note)
     if report.stages:
@@ -82,15 +81,18 @@ def _print_lines(console: Console, path: Path, number: int) -> None:
     console.print()
 
 
-def _print_causes(console: Console, report: Report) -> None:
-    if not report.causes:
+def _print_departure(console: Console, path: Path, departure: Departure, several: bool) -> None:
+    if several:
+        _print_text(console, f"Stage {departure.stage.name}", "bold")
+    _print_lines(console, path, departure.stage.line)
+    causes = departure.causes
+    if not causes:
         text = "No known mistake makes these numbers: the cause is undecided."
         _print_text(console, text, "bold")
-        return
-    if len(report.causes) > 1:
-        text = f"{len(report.causes)} known mistakes make these numbers; the cause is undecided."
+    if len(causes) > 1:
+        text = f"{len(causes)} known mistakes make these numbers; the cause is undecided."
         _print_text(console, text, "bold")
-    for cause in report.causes:
+    for cause in causes:
         _print_cause(console, cause)
 
 

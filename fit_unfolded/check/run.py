@@ -1,6 +1,7 @@
 """Runs the user's loop, unchanged and under observation, and draws up the verdict."""
 
 import contextlib
+import copy
 import inspect
 import io
 import sys
@@ -15,8 +16,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from fit_unfolded.check import causes, stages
-from fit_unfolded.check.causes import Cause
+from fit_unfolded.check import stages
+from fit_unfolded.check.causes import Cause, Departure, find
+from fit_unfolded.check.compare import compare
 from fit_unfolded.check.observe import Enough, Observer, State, state_of
 from fit_unfolded.check.reference import Reference
 from fit_unfolded.check.rows import Problem, problem_of
@@ -39,8 +41,7 @@ class Report:
     Attributes:
         path: of the user's file.
         verdict: "equal", "rounding", "different" or "undecided".
-        stage: the first stage that departs; None if none.
-        causes: known mistakes that make the loop's numbers; one, several or none.
+        departures: the stages that depart, each with the known mistakes that make its numbers.
         stages: all of them.
         notes: further sentences.
         steps, compared: updates of the loop, and how many were compared with fit's.
@@ -50,14 +51,24 @@ class Report:
     path: Path
     description: str
     verdict: str
-    stage: Stage | None
-    causes: list[Cause]
-    stages: list[Stage]
+    departures: list[Departure] = field(default_factory=list)
+    stages: list[Stage] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     steps: int = 0
     compared: int = 0
     epochs: int = 0
     seconds: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def stage(self) -> Stage | None:
+        """The first stage that departs; None if none."""
+        return self.departures[0].stage if self.departures else None
+
+    @property
+    def causes(self) -> list[Cause]:
+        """All causes, those of the first departure first, each once."""
+        causes = [cause for departure in self.departures for cause in departure.causes]
+        return list({cause.name: cause for cause in reversed(causes)}.values())[::-1]
 
     @property
     def passed(self) -> bool:
@@ -73,9 +84,15 @@ class Report:
             "file": str(self.path),
             "line": self.stage.line if self.stage else None,
             "stages": [asdict(stage) for stage in self.stages],
-            "reproduced": [
-                {"name": c.name, "title": c.title, "exact": c.exact, "says": c.says}
-                for c in self.causes
+            "departures": [
+                {
+                    "stage": departure.stage.name,
+                    "causes": [
+                        {"name": c.name, "title": c.title, "exact": c.exact, "says": c.says}
+                        for c in departure.causes
+                    ],
+                }
+                for departure in self.departures
             ],
             "notes": self.notes,
             "epochs": self.epochs,
@@ -194,6 +211,8 @@ def _train(file: UserFile, seed: int, observe: Any = None) -> Trained:
     assert file.train is not None
     keras.utils.set_random_seed(seed)
     given = _arguments(file, _copied(file.data()))
+    if "callbacks" in given:
+        given["callbacks"] = copy.deepcopy(given["callbacks"])
     keras.utils.set_random_seed(seed)
     model = file.build()
     keras.utils.set_random_seed(seed)
@@ -268,7 +287,7 @@ def _report(
     plain: Trained,
     observed: Trained,
 ) -> Report:
-    report = Report(file.path, file.description, UNDECIDED, None, [], [], steps=len(seen.steps))
+    report = Report(file.path, file.description, UNDECIDED, steps=len(seen.steps))
     apart = _apart(plain, observed) if observed.whole else 0.0
     if not any(block.gradients for step in seen.steps for block in step.blocks):
         report.notes.append(
@@ -277,12 +296,12 @@ def _report(
         return report
     history = observed.history if observed.whole else plain.history
     arguments = (problem, reference, seen, history, file.fit, plain.initial)
-    found = stages.compare(*arguments, whole=observed.whole)
+    found = compare(*arguments, whole=observed.whole)
     _check_history(file, found)
-    report.stages, report.stage = list(found.stages.values()), found.first
+    report.stages = list(found.stages.values())
     report.compared, report.epochs = len(found.steps), len(found.epochs)
-    if report.stage is not None:
-        report.verdict, report.causes = DIFFERENT, causes.find(found)
+    if found.departed:
+        report.verdict, report.departures = DIFFERENT, find(found)
     elif not found.steps:
         report.notes.append("None of the steps could be compared with fit's.")
     elif apart > MOST_APART:
@@ -310,11 +329,11 @@ def _apart(plain: Trained, observed: Trained) -> float:
 
 def _check_history(file: UserFile, found: Comparison) -> None:
     """Names and lengths, once fit's logs are known."""
-    if found.history is None or not found.logs or not found.logs[0]:
+    if found.history is None or not found.logs:
         return
-    names = list(found.logs[0])
+    names = list(next(iter(found.logs.values())))
     if found.problem.validation is not None:
-        names += [f"val_{name}" for name in found.logs[0]]
+        names += [f"val_{name}" for name in names]
     for name, values in found.history.items():
         if name not in names:
             raise InputError(
@@ -340,8 +359,8 @@ def _add_notes(report: Report, found: Comparison, observed: Trained) -> None:
         )
     if report.compared < batches:
         report.notes.append(f"Compared: {report.compared} of {batches} batches.")
-    if found.fit.get("callbacks"):
-        report.notes.append("FIT has callbacks; what they do is not compared.")
+    if found.fit.get("callbacks") and found.ends is None:
+        report.notes.append("FIT has callbacks; when they end the training was not compared.")
     left = [stage.name for stage in report.stages if stage.status == NOT_COMPARED]
     if left and report.verdict in (stages.EQUAL, ROUNDING):
         report.notes.append(f"Not compared: {', '.join(left)}.")
