@@ -137,6 +137,8 @@ def _compare_value(found: Comparison, name: str, epoch: int, mine: float) -> Non
 def _follows(found: Comparison, held: bool, name: str) -> bool:
     """Whether a log may depart because the outputs or the loss of the steps do."""
     departed = {stage.name for stage in found.departed}
+    if held and found.stages["data"].kind == "validation rows":
+        return True
     if "forward" in departed and not held:
         return True
     return "loss" in departed and name.endswith("loss")

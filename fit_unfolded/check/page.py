@@ -36,6 +36,8 @@ def print_page(console: Console, report: Report) -> None:
         console.print(plain_table(headers, rows, text=("status", "measured")))
     for departure in report.departures:
         _print_departure(console, report.path, departure, len(report.departures) > 1)
+    if report.stages:
+        _print_costs(console, report)
     for note in report.notes:
         _print_text(console, note)
     if report.stages:
@@ -107,6 +109,20 @@ def _print_cause(console: Console, cause: Cause) -> None:
     _print_text(console, cause.write, indent="  ")
     if cause.pitfall:
         _print_text(console, f"More: fit-unfolded pitfalls {cause.name}")
+
+
+def _print_costs(console: Console, report: Report) -> None:
+    """Time and memory: what was measured, and what makes it dear."""
+    step, fit = report.measured.get("step_ms"), report.measured.get("fit_step_ms")
+    if step is not None:
+        beside = "" if fit is None else f"; fit, as a graph: {fit:.3g} ms"
+        _print_text(console, f"A batch takes {step:.3g} ms{beside}.")
+    for cost in report.costs:
+        at = f", line {cost.line}" if cost.line else ""
+        _print_text(console, f"Cost in {cost.kind}: {cost.title} ({cost.name}){at}", "bold yellow")
+        _print_text(console, f"{cost.says[:1].upper()}{cost.says[1:]}. Write: {cost.write}.")
+        if cost.pitfall:
+            _print_text(console, f"More: fit-unfolded pitfalls {cost.name}")
 
 
 def _print_text(console: Console, text: str, style: str = "", indent: str = "") -> None:

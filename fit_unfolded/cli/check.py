@@ -42,7 +42,7 @@ def check(
     used = use(device)
     with progress_bars() as bars:
         bars.add_task("check", total=None, note=file.name)
-        report = check_file(file, seed)
+        report = check_file(file, seed, time_fit=True)
     console = Console()
     print_page(console, report)
     if output is not None:

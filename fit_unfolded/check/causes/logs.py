@@ -19,7 +19,7 @@ from fit_unfolded.check.rows import Rows
 from fit_unfolded.check.stages import Comparison, Stage
 from fit_unfolded.pitfalls.source import Place
 from manual_loop.data.sample_weights import weigh_classes
-from manual_loop.steps import test_step, train_step
+from manual_loop.steps import test_step
 
 Logs = dict[int, dict[str, float]]  # by epoch
 TESTED_EPOCHS = 2
@@ -208,7 +208,7 @@ def _each_batch(found: Comparison, epoch: int) -> tuple[list[dict[str, float]], 
     for step in found.steps_of(epoch):
         found.reference.model.reset_metrics()
         before = step.block.before or []
-        logs.append(found.reference.step(before, step.slots, step.data, train_step).logs)
+        logs.append(found.reference.step(before, step.slots, step.data).logs)
         sizes.append(_size(step.data))
     return logs, sizes
 
@@ -237,9 +237,10 @@ def _of_training(found: Comparison) -> Iterator[Candidate]:
     for mistake in mistakes.of_logs():
         if found.problem.train.sample_weight is None and "weight" in mistake.name:
             continue
-        assert mistake.edit is not None
-        replay = functools.partial(_replay, found, function=mistake.edit.wrong_function())
-        yield Candidate(mistake, functools.partial(_by_epoch, replay))
+        changed = mistake.change(found.reference, found.problem.batch_size)
+        if changed is not None:
+            replay = functools.partial(_replay, found, function=changed[0])
+            yield Candidate(mistake, functools.partial(_by_epoch, replay))
 
 
 def _of_testing(found: Comparison) -> Iterator[Candidate]:
@@ -278,7 +279,7 @@ def _replay(
     logs: dict[str, float] = {}
     for step in found.steps_of(epoch):
         before = step.block.before or []
-        made = found.reference.step(before, step.slots, step.data, function or train_step)
+        made = found.reference.step(before, step.slots, step.data, function)
         logs = made.logs
     return logs
 
