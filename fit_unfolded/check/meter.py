@@ -27,6 +27,7 @@ from fit_unfolded.check.python_values import PythonValue, values_read
 FUNCTION = type(tf.function(lambda: None))
 EAGER_TENSOR = type(tf.constant(0))
 READING = next(cls for cls in EAGER_TENSOR.__mro__ if "_numpy" in vars(cls))
+VARIABLE = type(tf.Variable(0.0))
 PACKAGES = tuple(f"{Path(str(p.__file__)).parent}/" for p in (tf, keras))
 # Where a tensor or a variable is made into a number; elsewhere it is not the user who asks.
 CONVERSIONS = (
@@ -110,9 +111,9 @@ class Meter:
         self.holders: dict[str, int] = {}
         self._model, self._file = model, file
         self._places = {max(1, batches * part // SAMPLES) for part in range(1, SAMPLES + 1)}
-        self._places |= {1 + batches // (2 * SAMPLES)}
         self._known: weakref.WeakSet[Any] = weakref.WeakSet()
         self._depth = self._tapes = self._asking = 0
+        self._lost = 0.0  # seconds that the samples took
         self._stack = ExitStack()
 
     def __enter__(self) -> "Meter":
@@ -223,20 +224,22 @@ class Meter:
                 self.asked_seconds += time.perf_counter() - begin
 
     def _batch(self) -> None:
-        self.times.append(time.perf_counter())
+        now = time.perf_counter()
+        self.times.append(now - self._lost)
         if len(self.times) in self._places:
             self.samples.append(self._sample())
-            self.times[-1] = time.perf_counter()
+            self._lost += time.perf_counter() - now
 
     def _sample(self) -> Sample:
-        gc.collect()
-        objects = gc.get_objects()
-        tensors = [thing for thing in objects if type(thing) is EAGER_TENSOR]
-        tapes = sum(isinstance(thing, tf.GradientTape) for thing in objects)
-        variables = sum(type(thing).__name__ == "ResourceVariable" for thing in objects)
+        gc.collect(1)  # a full collection takes too long
+        kinds: dict[type, list[Any]] = {EAGER_TENSOR: [], tf.GradientTape: [], VARIABLE: []}
+        for thing in gc.get_objects():
+            if (kind := type(thing)) in kinds:
+                kinds[kind].append(thing)
+        tensors, tapes, variables = kinds.values()
         size = sum(_bytes(tensor) for tensor in tensors)
         self.holders = self._held()
-        return Sample(len(self.times), len(tensors), size, tapes, variables)
+        return Sample(len(self.times), len(tensors), size, len(tapes), len(variables))
 
     def _held(self) -> dict[str, int]:
         """Containers in the variables of the user's running functions, with their tensors."""

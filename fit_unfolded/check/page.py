@@ -26,7 +26,7 @@ def print_page(console: Console, report: Report) -> None:
     """The whole page."""
     title = f"{report.path}: {report.description}".rstrip(": ")
     _print_text(console, title, "bold")
-    _print_text(console, f"{report.verdict}: {_verdict(report)}", STYLES[report.verdict])
+    _print_text(console, verdict_of(report), STYLES[report.verdict])
     if report.stages:
         rows = [
             [stage.name, stage.status, str(stage.line or ""), _measured(stage)]
@@ -48,6 +48,11 @@ def print_page(console: Console, report: Report) -> None:
             f"{report.seconds.get('loop', 0):.1f} s, this check "
             f"{report.seconds.get('check', 0):.1f} s.",
         )
+
+
+def verdict_of(report: Report) -> str:
+    """The verdict as one sentence."""
+    return f"{report.verdict}: {_verdict(report)}"
 
 
 def _verdict(report: Report) -> str:
