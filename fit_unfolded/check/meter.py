@@ -112,11 +112,13 @@ class Meter:
         self._model, self._file = model, file
         self._places = {max(1, batches * part // SAMPLES) for part in range(1, SAMPLES + 1)}
         self._known: weakref.WeakSet[Any] = weakref.WeakSet()
-        self._depth = self._tapes = self._asking = 0
+        self._depth = self._asking = 0
+        self._tapes: list[int] = []  # the graphs that they are in
         self._lost = 0.0  # seconds that the samples took
         self._stack = ExitStack()
 
     def __enter__(self) -> "Meter":
+        gc.freeze()  # what is there already is not counted again and again
         try:
             self._wrap(FUNCTION, "__call__", self._called)
             self._wrap(tf.GradientTape, "__enter__", self._tape_entered)
@@ -131,6 +133,7 @@ class Meter:
 
     def __exit__(self, *error: Any) -> None:
         self._stack.close()
+        gc.unfreeze()
 
     def _wrap(self, owner: Any, name: str, around: Callable) -> None:
         self._stack.enter_context(replaced(owner, name, around))
@@ -140,7 +143,7 @@ class Meter:
         found = self._traced(function)
         if found is None:
             return original(*args, **kwargs)
-        before, tapes = function.experimental_get_tracing_count(), self._tapes
+        before, tapes = function.experimental_get_tracing_count(), len(self._tapes)
         top = not self._depth and tf.executing_eagerly()
         self._depth += 1
         try:
@@ -150,9 +153,8 @@ class Meter:
         if function.experimental_get_tracing_count() > before:
             found.traces.append(found.calls)
             found.signatures.append(tuple(map(_described, tf.nest.flatten([given, kwargs]))))
-            # the first call of a tf.function traces twice, to see whether it makes variables
-            runs = 1 if before else 2
-            found.tapes = max(found.tapes, -((tapes - self._tapes) // runs))
+            graphs = Counter(self._tapes[tapes:])
+            found.tapes = max(found.tapes, *graphs.values(), 0)
             found.values = values_read(function.python_function, self._model)
         else:
             for value in found.values:
@@ -182,7 +184,7 @@ class Meter:
             self.eager += 1
             self._batch()
         else:
-            self._tapes += 1
+            self._tapes.append(id(tf.compat.v1.get_default_graph()))
         return original(*args, **kwargs)
 
     def _read(self, original: Callable, args: tuple, kwargs: dict[str, Any]) -> Any:
@@ -231,7 +233,7 @@ class Meter:
             self._lost += time.perf_counter() - now
 
     def _sample(self) -> Sample:
-        gc.collect(1)  # a full collection takes too long
+        gc.collect()
         kinds: dict[type, list[Any]] = {EAGER_TENSOR: [], tf.GradientTape: [], VARIABLE: []}
         for thing in gc.get_objects():
             if (kind := type(thing)) in kinds:

@@ -466,16 +466,14 @@ def _oddities(found: Comparison) -> list[str]:
     orders = [[row for step in found.steps_of(e) for row in step.rows] for e in range(epochs)]
     if not found.problem.shuffles or len(orders) < 2 or len(orders[0]) != len(orders[1]):
         return notes
+    if found.stages["data"].kind == "one permutation":
+        notes.append(
+            "Under a global seed, fit has one permutation for all epochs too (docs/details.md, 11)."
+        )
     if found.stages["data"].status == DIFFERENT:
         return notes
-    if orders[0] == orders[1]:
-        notes.append(
-            "The loop has one permutation of the rows for all epochs. So has fit under a global "
-            "seed, as here; without a seed it draws a new one for each epoch (docs/details.md, 11)."
-        )
-    else:
-        notes.append(
-            "The loop draws a new permutation of the rows for each epoch. Under a global seed, fit "
-            "has the same one in all epochs (docs/details.md, 11), so its weights are others."
-        )
+    notes.append(
+        "The loop draws a new permutation of the rows for each epoch. Under a global seed, fit has "
+        "the same one in all epochs (docs/details.md, 11), so its weights are others."
+    )
     return notes

@@ -307,8 +307,7 @@ def _validation_batches(found: Comparison, epoch: int, rows: Rows | None) -> Ite
         return
     found.reference.restore(state, None)
     size = found.fit.get("validation_batch_size") or found.problem.batch_size
-    for at in range(0, rows.samples, size):
-        yield rows.batch(list(range(at, min(at + size, rows.samples))))
+    yield from rows.batches(size)
 
 
 def _test(found: Comparison, function: Callable, data: Any) -> dict[str, float]:
