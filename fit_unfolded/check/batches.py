@@ -55,9 +55,9 @@ def compare_data(found: Comparison) -> list[Batch]:
             batch.data = problem.train.batch(batch.rows)
         else:
             _check_rows(problem, stage, batch, everything)
-    labels = {id(batch): _labels_of(found, batch) for batch in batches}
+    came = {id(batch): _labels_of(found, batch) for batch in batches}
     for epoch in found.epochs:
-        _check_labels(problem, stage, [(batches[at], labels[id(batches[at])]) for at in epoch])
+        _check_labels(problem, stage, [(batches[at], came[id(batches[at])]) for at in epoch])
     if stage.status != DIFFERENT:
         _check_epochs(found, batches)
     if stage.status != DIFFERENT:

@@ -87,6 +87,7 @@ class Meter:
         model: the model that is trained.
         file: the user's file, absolute.
         batches: how many fit would have.
+        jit: False takes XLA from the loop's functions.
 
     Attributes:
         functions: by file and line.
@@ -99,7 +100,7 @@ class Meter:
         holders: containers in the user's code and how many tensors they hold.
     """
 
-    def __init__(self, model: Any, file: str, batches: int):
+    def __init__(self, model: Any, file: str, batches: int, jit: bool = True):
         self.functions: dict[tuple[str, int], Traced] = {}
         self.eager = 0
         self.times: list[float] = []
@@ -109,7 +110,7 @@ class Meter:
         self.asked_seconds = 0.0
         self.samples: list[Sample] = []
         self.holders: dict[str, int] = {}
-        self._model, self._file = model, file
+        self._model, self._file, self._jit = model, file, jit
         self._places = {max(1, batches * part // SAMPLES) for part in range(1, SAMPLES + 1)}
         self._known: weakref.WeakSet[Any] = weakref.WeakSet()
         self._depth = self._asking = 0
@@ -177,6 +178,8 @@ class Meter:
             self._known.add(function)
             found.objects += 1
             found.jit = bool(getattr(function, "_jit_compile", False))
+            if not self._jit:
+                function._jit_compile = None
         return found
 
     def _tape_entered(self, original: Callable, args: tuple, kwargs: dict[str, Any]) -> Any:

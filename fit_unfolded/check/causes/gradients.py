@@ -105,24 +105,25 @@ def _of_accumulation(found: Comparison, step: Compared, blocks: int) -> Iterator
     def mean(parts: list[Any], by: int) -> Gradients:
         return {place: sum(part[place] for part in parts) / np.float32(by) for place in parts[0]}
 
-    worst = gradient_distance(given, mean(parts, 1))
+    clip = getattr(found.reference.optimizer, "_clip_gradients", lambda values: values)
+
+    def clipped(part: Any) -> Gradients:
+        values = clip(list(map(tf.constant, part.values())))
+        return dict(zip(part, map(np.array, values), strict=True))
+
+    total = mean(parts, 1)
+    worst = min(gradient_distance(given, total), gradient_distance(given, clipped(total)))
     if worst <= MOST_ULP_OF_GRADIENTS:
         title = "Accumulated gradients are not divided by the number of batches"
         measured = f"their sum over {blocks} batches is given, to {worst:.2g} ULP"
         write = f"[g / {blocks} for g in accumulated]"
         name = "accumulation-not-divided"
         yield Cause(name, title, measured, ACCUMULATED, write, exact=worst == 0)
-    clip = getattr(found.reference.optimizer, "_clip_gradients", None)
-    if clip is None:
-        return
-    clipped = [
-        dict(zip(part, map(np.array, clip(list(map(tf.constant, part.values())))), strict=True))
-        for part in parts
-    ]
-    if gradient_distance(mean(parts, blocks), mean(clipped, blocks)) <= MOST_ULP_OF_GRADIENTS:
+    each = list(map(clipped, parts))
+    if gradient_distance(mean(parts, blocks), mean(each, blocks)) <= MOST_ULP_OF_GRADIENTS:
         return  # nothing is clipped
     for by in (blocks, 1):
-        worst = gradient_distance(given, mean(clipped, by))
+        worst = gradient_distance(given, mean(each, by))
         if worst <= MOST_ULP_OF_GRADIENTS:
             title = "The gradients of each batch are clipped before they are averaged"
             measured = f"this gives the loop's gradients, to {worst:.2g} ULP"
