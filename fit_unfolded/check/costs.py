@@ -209,9 +209,9 @@ def _of_memory(meter: Meter, path: Path) -> Iterator[Cost]:
     says = f"{' and '.join(parts)} more after each batch"
     if "bytes" in grows:
         says += f", {grows['bytes']:.3g} bytes"
-    first = meter.samples[0].batches
-    least = EACH * (meter.samples[-1].batches - first)
-    holders = {name: count for name, count in meter.holders.items() if count >= least}
+    least = EACH * (meter.samples[-1].batches - meter.samples[0].batches)
+    first, last = meter.holders[0], meter.holders[-1]
+    holders = {name: n for name, n in last.items() if n - first.get(name, 0) >= least}
     line = 0
     if holders:
         names = ", ".join(f"{name} ({count} at the end)" for name, count in holders.items())

@@ -97,7 +97,7 @@ class Meter:
         read_seconds: the time they took.
         asked: calls of `predict` and its like in the user's file, by name and line.
         asked_seconds: the time they took.
-        holders: containers in the user's code and how many tensors they hold.
+        holders: at each sample, containers in the user's code, and how many tensors they hold.
     """
 
     def __init__(self, model: Any, file: str, batches: int, jit: bool = True):
@@ -109,7 +109,7 @@ class Meter:
         self.asked: Counter[tuple[str, int]] = Counter()
         self.asked_seconds = 0.0
         self.samples: list[Sample] = []
-        self.holders: dict[str, int] = {}
+        self.holders: list[dict[str, int]] = []
         self._model, self._file, self._jit = model, file, jit
         self._places = {max(1, batches * part // SAMPLES) for part in range(1, SAMPLES + 1)}
         self._known: weakref.WeakSet[Any] = weakref.WeakSet()
@@ -243,7 +243,7 @@ class Meter:
                 kinds[kind].append(thing)
         tensors, tapes, variables = kinds.values()
         size = sum(_bytes(tensor) for tensor in tensors)
-        self.holders = self._held()
+        self.holders.append(self._held())
         return Sample(len(self.times), len(tensors), size, len(tapes), len(variables))
 
     def _held(self) -> dict[str, int]:

@@ -251,6 +251,21 @@ def test_control_c_amid_training(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_control_c_amid_a_loop_that_never_returns(tmp_path):
+    file = tmp_path / "endless.py"
+    file.write_text(
+        "import sys, time, keras\n"
+        "COMPILE, FIT = {'loss': 'mse'}, {}\n"
+        "def data():\n    ones = keras.ops.ones([4, 1]).numpy()\n    return {'x': ones, 'y': ones}\n"
+        "def build():\n    return keras.Sequential([keras.Input([1]), keras.layers.Dense(1)])\n"
+        "def train(model):\n    print('begin', file=sys.stderr, flush=True)\n"
+        "    while True:\n        time.sleep(0.1)\n"
+    )
+    program = [sys.executable, "-m", "fit_unfolded", "check", file]
+    assert interrupted(program, "begin", tmp_path) < 2
+    assert list(tmp_path.iterdir()) == [file]
+
+
 def test_control_c_amid_the_import_of_tensorflow(tmp_path):
     modules = tmp_path / "modules"
     modules.mkdir()
