@@ -79,11 +79,6 @@ class Gap:
     after_fit: float | None
 
     @property
-    def is_exact(self) -> bool:
-        """Whether the loop's replays give the losses in the log of fit, to the last bit."""
-        return self.replay_ulp == 0 and not self.validation_ulp
-
-    @property
     def last(self) -> float:
         """Where the chain ends."""
         return self.evaluate if self.val_loss is None else self.val_loss
@@ -207,7 +202,9 @@ def decompose(
             bare = validation.without_weights()
             value = measured(lambda: replays.evaluate(bare, of_validation=True))
             chain.add("rows", value, *_rows_words(value - evaluate))
-            chain.add("validation_weights", snapshots.val_loss, *_words("validation_weights", model))
+            chain.add(
+                "validation_weights", snapshots.val_loss, *_words("validation_weights", model)
+            )
         else:
             chain.add("rows", snapshots.val_loss, *_rows_words(snapshots.val_loss - evaluate))
         if left is not None and _differ(model, left, snapshots.end):
@@ -310,7 +307,12 @@ def _words(name: str, model: Any) -> tuple[str, str, str]:
 
 def _training_mode_words(model: Any) -> tuple[str, str, str]:
     what = ", ".join(sorted({type(layer).__name__ for layer in _mode_layers(model)}))
-    what = what or "training mode"
+    if not what:
+        return (
+            "training mode",
+            "The model acts otherwise in training.",
+            "the model acts otherwise in training",
+        )
     return (
         "training mode",
         f"{what}: on in training, off in evaluation.",

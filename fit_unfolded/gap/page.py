@@ -10,6 +10,7 @@ from fit_unfolded.common.tables import plain_table
 from fit_unfolded.gap.decompose import DETAILS, Gap, Part
 
 WIDEST = 100  # columns that running text is set in
+SMALLEST = -4  # power of ten of losses below which there are exponents
 NAMED = 0.15  # share of the whole from which on the verdict names a part
 
 
@@ -35,6 +36,7 @@ def print_page(console: Console, heading: str, gap: Gap) -> None:
     for line in _notes(gap, number):
         _print_text(console, line)
     _print_text(console, *_proof(gap, number))
+    _print_text(console, "The parts: docs/gap.md. The details: docs/details.md.")
 
 
 def _evaluated(value: str) -> list[str]:
@@ -51,8 +53,11 @@ def verdict(gap: Gap) -> str:
     number = _numbers(gap)
     side = "lower" if gap.whole < 0 else "higher"
     sentence = f"{end} is {side} than loss by {number(abs(gap.whole))}"
-    along = [part for part in _large(gap) if part.change * gap.whole > 0]
-    against = [part for part in _large(gap) if part.change * gap.whole < 0]
+    parts = sorted(gap.parts, key=lambda part: -abs(part.change))
+    along = [part for part in parts if part.change * gap.whole > 0]
+    against = [part for part in parts if part.change * gap.whole < 0]
+    along = along[:1] + [part for part in along[1:] if _is_large(gap, part)]
+    against = [part for part in against if _is_large(gap, part)]
     if not against:
         return f"{sentence}: {_reasons(along, number, '{} of it')}."
     words = ("lowered", "raised") if gap.whole < 0 else ("raised", "lowered")
@@ -70,10 +75,8 @@ def _reasons(parts: list[Part], number: "Numbers", amount: str) -> str:
     return ", and ".join([", ".join(reasons[:-1]), reasons[-1]] if reasons[1:] else reasons)
 
 
-def _large(gap: Gap) -> list[Part]:
-    """The parts that the verdict names, the largest first."""
-    parts = sorted(gap.parts, key=lambda part: -abs(part.change))
-    return [part for part in parts if abs(part.change) >= NAMED * abs(gap.whole)]
+def _is_large(gap: Gap, part: Part) -> bool:
+    return abs(part.change) >= NAMED * abs(gap.whole)
 
 
 def _cancel(gap: Gap) -> str:
@@ -90,7 +93,7 @@ def _notes(gap: Gap, number: "Numbers") -> list[str]:
             "For one, use validation_data or validation_split."
         )
     if abs(gap.plain_mean - gap.loss) > gap.rounding:
-        difference = f"{gap.plain_mean - gap.loss:+.{number.decimals}f}"
+        difference = number.signed(gap.plain_mean - gap.loss)
         notes.append(
             "The mean over batches is no part: fit weights each batch by its rows, in training "
             f"and in evaluation. A plain mean of the batch losses would be "
@@ -123,8 +126,10 @@ def _proof(gap: Gap, number: "Numbers") -> tuple[str, str]:
     text = "The replay of the epoch equals fit's log: 0 ULP."
     if gap.validation_ulp is not None:
         text += f" That of the validation: {gap.validation_ulp:.0f} ULP."
+    if gap.validation_ulp:
+        text += " Its dataset gives other batches each time that it is read."
     total = math.fsum(part.change for part in gap.parts)
-    return f"{text} The parts add up to {total:+.{number.decimals}f}.", "green"
+    return f"{text} The parts add up to {number.signed(total)}.", "green"
 
 
 def _share(gap: Gap, part: Part) -> str:
@@ -138,7 +143,7 @@ def change(gap: Gap, part: Part) -> str:
         return "0"
     if abs(part.change) <= gap.rounding:
         return "rounding"
-    text = f"{part.change:+.{_numbers(gap).decimals}f}"
+    text = _numbers(gap).signed(part.change)
     return text if float(text) else f"{part.change:+.0e}"
 
 
@@ -151,15 +156,19 @@ class Numbers:
     """Formats losses of one size alike.
 
     Attributes:
-        decimals: how many; three figures of the largest change are shown.
+        decimals: how many; three figures of the largest change are shown. None for figures such as
+            3.277e-05.
     """
 
     def __init__(self, loss: float, largest_change: float):
-        digits = [3 - _exponent(loss), 2 - _exponent(largest_change)]
-        self.decimals = min(max(*digits, 0), 8)
+        digits = max(3 - _exponent(loss), 2 - _exponent(largest_change), 0)
+        self.decimals = min(digits, 8) if _exponent(loss) >= SMALLEST else None
 
     def __call__(self, value: float) -> str:
-        return f"{value:.{self.decimals}f}"
+        return f"{value:.3e}" if self.decimals is None else f"{value:.{self.decimals}f}"
+
+    def signed(self, value: float) -> str:
+        return f"{value:+.2e}" if self.decimals is None else f"{value:+.{self.decimals}f}"
 
 
 def _numbers(gap: Gap) -> Numbers:

@@ -240,8 +240,10 @@ class Replays:
         )
         known = steps or int(rows.x.cardinality()) >= 0
         # with an unknown length, a graph runs one step more than there are batches
-        return captured.apply(tf.data.experimental.assert_cardinality(len(taken))) if known else (
-            captured
+        return (
+            captured.apply(tf.data.experimental.assert_cardinality(len(taken)))
+            if known
+            else (captured)
         )
 
     def _epochs(self, rows: Rows, steps_per_epoch: int | None) -> EpochIterator:
