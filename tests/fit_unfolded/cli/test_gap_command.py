@@ -45,7 +45,8 @@ def test_gap_of_a_file(run, write, tmp_path):
     assert sum(part["change"] for part in figures["parts"]) == pytest.approx(whole, abs=1e-12)
     assert sum(part["share"] for part in figures["parts"]) == pytest.approx(1)
     assert figures["parts"][-2]["loss_after"] == figures["evaluate_train"]
-    assert figures["verdict"].startswith("val_loss is lower than loss by ")
+    side = "lower" if whole < 0 else "higher"
+    assert figures["verdict"].startswith(f"val_loss is {side} than loss by ")
     assert text.count(figures["verdict"]) == 1
 
 
