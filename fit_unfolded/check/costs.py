@@ -80,7 +80,7 @@ def _of_graphs(meter: Meter, seen: Observer, batches: int) -> Iterator[Cost]:
         write = "@tf.function(reduce_retracing=True) on the function that makes one step"
         yield Cost("no-graph", TIME, "No `tf.function` around the step", says, line, write)
     for function in meter.functions.values():
-        if function.tapes > 1:
+        if function.tapes > 1 and function.calls == 1:
             says = f"one graph of {function.name} holds {function.tapes} steps"
             write = "@tf.function on one step; call it for each batch"
             title = "The training loop is unrolled into one graph"

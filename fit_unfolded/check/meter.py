@@ -52,7 +52,7 @@ class Traced:
         calls: at the top level.
         traces: numbers of the calls that traced a graph, from 0.
         signatures: the arguments of these calls.
-        tapes: the most tapes in one graph.
+        tapes: the most tapes in one graph, or graphs with tapes that it calls.
         jit: whether XLA compiles it.
         frozen: Python values that it reads and that changed since its first trace.
     """
@@ -164,6 +164,8 @@ class Meter:
         found.calls += 1
         if top and found.tapes:
             self._batch()
+        elif found.tapes and not tf.executing_eagerly():  # a step of the graph around it
+            self._tapes.append(id(tf.compat.v1.get_default_graph()))
         return result
 
     def _traced(self, function: Any) -> Traced | None:

@@ -260,7 +260,7 @@ def test_control_c_amid_a_loop_that_never_returns(tmp_path):
     file.write_text(
         "import sys, time, keras\n"
         "COMPILE, FIT = {'loss': 'mse'}, {}\n"
-        "def data():\n    ones = keras.ops.ones([4, 1]).numpy()\n    return {'x': ones, 'y': ones}\n"
+        "def data():\n    return dict.fromkeys('xy', keras.ops.ones([4, 1]).numpy())\n"
         "def build():\n    return keras.Sequential([keras.Input([1]), keras.layers.Dense(1)])\n"
         "def train(model):\n    print('begin', file=sys.stderr, flush=True)\n"
         "    while True:\n        time.sleep(0.1)\n"
