@@ -14,6 +14,7 @@ from fit_unfolded.pitfalls.experiment import Case
 from fit_unfolded.pitfalls.source import Edit, Place
 from fit_unfolded.pitfalls.tiny import blobs, classifier, dtype_policy, eager
 
+SYMPTOM = "loss is NaN"
 EDIT = Edit(
     "manual_loop.distribution.single_device:train_step",
     right="optimizer.apply_gradients(zip(gradients, weights, strict=True))",

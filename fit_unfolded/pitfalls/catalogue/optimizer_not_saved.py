@@ -16,6 +16,7 @@ from fit_unfolded.pitfalls.experiment import SEED, Case, finish, start
 from fit_unfolded.pitfalls.source import Edit, Place
 from fit_unfolded.pitfalls.tiny import blobs, classifier, eager
 
+SYMPTOM = "loss too high, or it falls too slowly"
 EDIT = Edit(
     "manual_loop.saving.model_files:save",
     right="model.save(part)",

@@ -15,6 +15,7 @@ from fit_unfolded.pitfalls.source import Edit, Place
 from fit_unfolded.pitfalls.tiny import CLASSES, classifier, eager
 from fit_unfolded.workloads import Data
 
+SYMPTOM = "val_loss too low"
 EDIT = Edit(
     "manual_loop.trainer:split",
     right="arrays = tree.map_structure(to_array, arrays)",

@@ -15,6 +15,7 @@ from fit_unfolded.pitfalls.source import Edit, Place
 from fit_unfolded.pitfalls.tiny import blobs, classifier, eager
 from fit_unfolded.workloads import Data
 
+SYMPTOM = "val_loss too high"
 EDIT = Edit(
     "manual_loop.data.resident:ResidentDataset._draw",
     right="order, size = self._permutation(), self.batch_size",

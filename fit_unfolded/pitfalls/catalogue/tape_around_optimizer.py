@@ -15,6 +15,7 @@ from fit_unfolded.pitfalls.experiment import AFTER_THE_FIRST, Case
 from fit_unfolded.pitfalls.source import Edit, Place
 from fit_unfolded.pitfalls.tiny import blobs, classifier, eager
 
+SYMPTOM = "slower every step"
 EDIT = Edit(
     "manual_loop.distribution.single_device:train_step",
     right="""
