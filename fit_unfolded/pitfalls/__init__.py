@@ -37,7 +37,7 @@ SYMPTOMS = (
     "loss is NaN",
     "loss too low",
     "loss too high, or it falls too slowly",
-    "loss or val_loss a little off",
+    "loss or val_loss off, up or down",
     "val_loss too low",
     "val_loss too high",
     "metrics off, loss right",

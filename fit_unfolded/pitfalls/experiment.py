@@ -14,6 +14,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from fit_unfolded.common.device import divide_cpu
 from fit_unfolded.comparison.compare import TRAINERS, Check, Comparison, Run, compare
 from fit_unfolded.comparison.record import Recorder
 from fit_unfolded.comparison.ulp import log_distance
@@ -49,7 +50,7 @@ class Case:
 
 
 class Alive(NamedTuple):
-    """The tensors that exist outside graphs, the weights' included: how many, and their bytes."""
+    """The tensors outside graphs that training made and did not drop: how many, their bytes."""
 
     tensors: int
     bytes: int
@@ -183,6 +184,12 @@ class LiveTensors(keras.callbacks.Callback):
         super().__init__()
         self.alive: list[Alive] = []
 
+    def on_train_begin(self, logs=None):
+        gc.freeze()  # the collector need not look at what was there before
+
+    def on_train_end(self, logs=None):
+        gc.unfreeze()
+
     def on_epoch_end(self, epoch, logs=None):
         gc.collect()
         kind = type(tf.constant(0.0))
@@ -202,7 +209,12 @@ def measure(
         each_run: called after each of the three, to show progress.
         references: of the pitfalls measured before, to which those of this one are added; its case
             is trained by fit and by the right loop only if it is not there.
+
+    Raises:
+        RuntimeError: the pitfall needs several devices, and the CPU, in use already, is one.
     """
+    if pitfall.replicas > 1:
+        divide_cpu(pitfall.replicas)
     references = {} if references is None else references
     case = pitfall.case() if pitfall.case else None
     trained: dict[str, Trained] = {}

@@ -110,6 +110,33 @@ def clipped_case() -> Case:
 
 
 @functools.cache
+def uneven_case() -> Case:
+    """Batches of 12, 12 and 11 samples; of 20 samples to test, 8 fill no batch."""
+    return Case(
+        data=blobs(80, spread=2.0),
+        build=lambda: classifier(),
+        compile=lambda: eager(keras.optimizers.SGD(0.1)),
+        fit={"epochs": 4, "batch_size": 12, "validation_split": 0.56},
+    )
+
+
+@functools.cache
+def float16_case() -> Case:
+    """Layers that compute in float16; plain SGD shows the size of the gradients as it is."""
+
+    def build() -> keras.Model:
+        with dtype_policy("mixed_float16"):
+            return classifier(keras.layers.Dense(8, activation="relu"))
+
+    return Case(
+        data=blobs(),
+        build=build,
+        compile=lambda: eager(keras.optimizers.SGD(0.1)),
+        fit={"epochs": 5, "batch_size": 11},
+    )
+
+
+@functools.cache
 def traced_case() -> Case:
     """A graph, and a layer that counts how often it is traced."""
     return Case(

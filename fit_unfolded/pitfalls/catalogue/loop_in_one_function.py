@@ -45,11 +45,11 @@ COUNTED = "runs of the model's Python"
 
 
 def case():
-    """One call an epoch, of sixteen steps."""
+    """One call an epoch, of eight steps."""
     return Case(
-        data=blobs(176),
+        data=blobs(88),
         build=lambda: classifier(Traced()),
-        compile=lambda: {"optimizer": "sgd", "loss": SPARSE, "steps_per_execution": 16},
+        compile=lambda: {"optimizer": "sgd", "loss": SPARSE, "steps_per_execution": 8},
         fit={"epochs": 3, "batch_size": 11},
     )
 

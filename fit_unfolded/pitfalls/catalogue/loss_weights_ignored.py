@@ -14,7 +14,7 @@ from fit_unfolded.pitfalls.experiment import Case
 from fit_unfolded.pitfalls.source import Edit, Place
 from fit_unfolded.pitfalls.tiny import eager
 
-SYMPTOM = "loss too high, or it falls too slowly"
+SYMPTOM = "loss or val_loss off, up or down"
 EDIT = Edit(
     "manual_loop.compiled.loss:CompiledLoss._of_outputs",
     right="""

@@ -14,7 +14,7 @@ from fit_unfolded.pitfalls.experiment import Case
 from fit_unfolded.pitfalls.source import Edit, Place
 from fit_unfolded.pitfalls.tiny import eager
 
-SYMPTOM = "loss too high, or it falls too slowly"
+SYMPTOM = "loss or val_loss off, up or down"
 EDIT = Edit(
     "manual_loop.distribution.single_device:train_step",
     right="loss = compiled_loss(y, y_pred, sample_weight, model.losses)",
@@ -25,8 +25,8 @@ KERAS = Place(
 )
 THREAD = Thread(
     "https://github.com/keras-team/keras/issues/8342",
-    "Padded sentences, and a loss function that is given y_true and y_pred alone: how is it to know "
-    "the mask?",
+    "Padded sentences: asks how a loss function that is given y_true and y_pred alone is to know "
+    "the mask.",
 )
 
 

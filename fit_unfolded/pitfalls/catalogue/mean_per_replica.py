@@ -28,15 +28,15 @@ THREAD = Thread(
 REPLICAS = 2
 
 CASE = Case(
-    data=blobs(40, spread=2.0),
+    data=blobs(24, spread=2.0),
     build=lambda: classifier(),
     compile=lambda: eager("sgd"),
-    fit={"epochs": 3, "batch_size": 10},
+    fit={"epochs": 2, "batch_size": 12},
 )
 
 
 def train(side):
-    """Two replicas, of five samples each in a batch."""
+    """Two replicas, of six samples each in a batch."""
     with mirrored_strategy(REPLICAS).scope():
         trainer = start(side, CASE)
     return finish(side, trainer, CASE)

@@ -69,7 +69,7 @@ def is_for_logs(frame):
 def case():
     """A loss and an accuracy in each of the logs."""
     case = plain_case()
-    fit = {"epochs": 3, "batch_size": 12}
+    fit = {"epochs": 2, "batch_size": 12}
     return dataclasses.replace(case, fit=fit, callbacks=lambda: [CountsReads()])
 
 

@@ -32,7 +32,7 @@ THREAD = Thread(
     "fit of a development version of TensorFlow 2.0 took a shuffled dataset in the same order "
     "in every epoch.",
 )
-COUNTED = "different orders of the samples"
+COUNTED = "orders of the samples"
 EQUAL = False
 EPOCHS = 5
 

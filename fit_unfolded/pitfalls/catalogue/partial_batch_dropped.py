@@ -6,14 +6,11 @@ and the model never sees them. In validation and in `predict` it is worse: the l
 of the data, and rows are missing. fit rounds the number of batches up.
 """
 
-import keras
-
 from fit_unfolded.pitfalls import Thread
-from fit_unfolded.pitfalls.experiment import Case
 from fit_unfolded.pitfalls.source import Edit, Place
-from fit_unfolded.pitfalls.tiny import blobs, classifier, eager
+from fit_unfolded.pitfalls.tiny import uneven_case
 
-SYMPTOM = "loss or val_loss a little off"
+SYMPTOM = "loss or val_loss off, up or down"
 EDIT = Edit(
     "manual_loop.data.epoch_iterator:array_adapter",
     right="steps = math.ceil(samples / batch_size)",
@@ -28,13 +25,4 @@ THREAD = Thread(
     "The bounds of the batches left out the end of the data; taken for negligible, at up to 32 "
     "samples.",
 )
-
-
-def case():
-    """Batches of 12, 12 and 11 samples; of 20 samples to test, 8 make no batch."""
-    return Case(
-        data=blobs(80, spread=2.0),
-        build=lambda: classifier(),
-        compile=lambda: eager(keras.optimizers.SGD(0.1)),
-        fit={"epochs": 4, "batch_size": 12, "validation_split": 0.56},
-    )
+case = uneven_case

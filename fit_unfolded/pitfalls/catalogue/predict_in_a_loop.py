@@ -56,7 +56,7 @@ class CountsPredict(keras.callbacks.Callback):
 def case():
     """Several batches of validation after each epoch."""
     case = plain_case()
-    fit = case.fit | {"epochs": 3, "validation_batch_size": 3}
+    fit = case.fit | {"epochs": 2, "validation_batch_size": 3}
     return dataclasses.replace(case, fit=fit, callbacks=lambda: [CountsPredict()])
 
 

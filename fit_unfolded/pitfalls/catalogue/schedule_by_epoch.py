@@ -13,7 +13,7 @@ from fit_unfolded.pitfalls.experiment import Case
 from fit_unfolded.pitfalls.source import Edit, Place
 from fit_unfolded.pitfalls.tiny import blobs, classifier, eager
 
-SYMPTOM = "loss or val_loss a little off"
+SYMPTOM = "loss or val_loss off, up or down"
 EDIT = Edit(
     "manual_loop.trainer:Trainer.fit",
     right="""

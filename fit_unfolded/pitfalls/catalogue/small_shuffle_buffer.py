@@ -44,5 +44,5 @@ def case():
         data=Data(x[order], y[order], x_test, y_test),
         build=lambda: classifier(),
         compile=lambda: eager(keras.optimizers.SGD(0.3)),
-        fit={"epochs": 5, "batch_size": 11, "validation_data": (x_test, y_test)},
+        fit={"epochs": 4, "batch_size": 22, "validation_data": (x_test, y_test)},
     )

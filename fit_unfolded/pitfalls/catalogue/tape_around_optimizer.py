@@ -80,7 +80,7 @@ def case():
         data=blobs(),
         build=lambda: classifier(*(keras.layers.Dense(8) for _ in range(4))),
         compile=lambda: eager(Recorded(0.05, momentum=0.9)),
-        fit={"epochs": 10, "batch_size": 11},
+        fit={"epochs": 5, "batch_size": 11},
     )
 
 

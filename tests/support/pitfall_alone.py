@@ -1,0 +1,18 @@
+"""Measures one pitfall, in a process of its own, and writes the result as a pickle."""
+
+import dataclasses
+import pickle
+import sys
+
+from fit_unfolded.common.tf_import import import_tensorflow
+
+import_tensorflow()
+
+from fit_unfolded import pitfalls
+from fit_unfolded.pitfalls.experiment import measure
+
+result = measure(pitfalls.get(sys.argv[1]))
+runs = {name: dataclasses.replace(run, trainer=None) for name, run in result.runs.items()}
+found = {**vars(result), "runs": runs}
+del found["pitfall"]
+sys.stdout.buffer.write(pickle.dumps(found))
