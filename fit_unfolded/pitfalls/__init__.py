@@ -71,8 +71,8 @@ class Pitfall:
         edit: the wrong piece in the place of the right one.
         keras: where fit does it right.
         thread: where people met it; None if no public thread was found.
-        case: returns the data and model of the experiment; None if `train` has its own.
-        train: `side -> Trained`: the experiment on one side, from one seed; None if there is a case.
+        case: returns the data and model of the experiment; None if `train` does more than that.
+        train: `side -> Trained`: the experiment on one side, from one seed.
         equal: whether the right loop is equal to fit in all that is compared; not so where nothing
             is seeded.
         counted: what `count` counts, in words; None where the numbers show the effect.
@@ -89,7 +89,7 @@ class Pitfall:
     keras: "Place"
     thread: Thread | None
     case: "Callable[[], Case] | None"
-    train: "Callable[[str], Trained] | None"
+    train: "Callable[[str], Trained]"
     equal: bool
     counted: str | None
     count: "Callable[[Run], int] | None"
@@ -128,6 +128,8 @@ def get(name: str) -> Pitfall:
         InputError: as `check`.
     """
     check(name)
+    from fit_unfolded.pitfalls.experiment import train_case
+
     file = _files()[name]
     docstring = ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or ""
     title, _, paragraph = docstring.partition("\n\n")
@@ -141,7 +143,7 @@ def get(name: str) -> Pitfall:
         keras=module.KERAS,
         thread=module.THREAD,
         case=getattr(module, "case", None),
-        train=getattr(module, "train", None),
+        train=getattr(module, "train", None) or (lambda side: train_case(side, module.case())),
         equal=getattr(module, "EQUAL", True),
         counted=getattr(module, "COUNTED", None),
         count=getattr(module, "count", None),

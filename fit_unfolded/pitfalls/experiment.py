@@ -25,6 +25,7 @@ FIT, RIGHT, WRONG = "fit", "right loop", "wrong loop"
 # Values of a pitfall's `TIMED`.
 AFTER_THE_FIRST = "an epoch after the first"
 ALL = "all epochs, tracing included"
+BY_ITS_CLOCK = "what a clock tells"
 
 
 @dataclass(frozen=True, eq=False)  # a key of `References`
@@ -146,7 +147,7 @@ class Result:
         """Seconds of the wrong loop as a multiple of the right loop's.
 
         Of the median epoch after the first, in which the right loop traces; or of all epochs
-        together, where the wrong loop loses time in the first.
+        together, where the wrong loop loses time in the first; or what their clocks tell.
         """
         right, wrong = self.seconds[RIGHT], self.seconds[WRONG]
         if self.pitfall.timed == AFTER_THE_FIRST:
@@ -220,14 +221,13 @@ def measure(
     trained: dict[str, Trained] = {}
 
     def train(name: str, side: str) -> None:
-        key = (case, side)
         if case is None:
             trained[name] = pitfall.train(side)
         elif name == WRONG:
             trained[name] = train_case(side, case)
         else:
-            trained[name] = references.get(key) or train_case(side, case)
-            references[key] = trained[name]
+            trained[name] = references.get((case, side)) or train_case(side, case)
+            references[case, side] = trained[name]
         trained[name].run.side = name
         each_run()
 

@@ -1,5 +1,6 @@
 """The terminal reports: an index of all pitfalls by symptom, and one pitfall in full."""
 
+import difflib
 import re
 import textwrap
 from collections.abc import Callable
@@ -12,7 +13,7 @@ from rich.text import Text
 from fit_unfolded.common.tables import plain_table
 from fit_unfolded.comparison.compare import Check
 from fit_unfolded.pitfalls import COSTS, SYMPTOMS, Pitfall
-from fit_unfolded.pitfalls.experiment import FIT, RIGHT, WRONG, Result
+from fit_unfolded.pitfalls.experiment import BY_ITS_CLOCK, FIT, RIGHT, WRONG, Result
 
 WIDEST = 100  # columns that running text is set in
 
@@ -93,11 +94,13 @@ def print_pitfall(console: Console, result: Result) -> None:
     if result.alive.get(FIT):
         _print_memory(console, result)
     if pitfall.timed:
-        _print_text(
-            console,
-            f"The wrong loop took {result.slower():.3g} times as long as the right one for "
-            f"{pitfall.timed}; measured once, on this machine.",
+        slower = f"{result.slower():.3g}"
+        text = (
+            f"The wrong clock tells {slower} times what the right one does"
+            if pitfall.timed == BY_ITS_CLOCK
+            else f"The wrong loop took {slower} times as long as the right one for {pitfall.timed}"
         )
+        _print_text(console, f"{text}; measured once, on this machine.")
     _print_places(console, pitfall)
 
 
@@ -121,11 +124,20 @@ def _print_pieces(console: Console, pitfall: Pitfall) -> None:
     right = pitfall.edit.find()
     place = f"{right.file}:{right.first}, {right.function}"
     console.print(Text(f"- wrong, + right: {place}", style="bold"))
-    wrong = textwrap.dedent(pitfall.edit.wrong.strip("\n"))
-    for text, sign, style in ((wrong, "-", "red"), (right.text, "+", "green")):
-        for line in text.splitlines():
-            console.print(Text(f"  {sign} {line}".rstrip(), style=style), soft_wrap=True)
+    wrong_lines = textwrap.dedent(pitfall.edit.wrong.strip("\n")).splitlines()
+    right_lines = right.text.splitlines()
+    matcher = difflib.SequenceMatcher(None, wrong_lines, right_lines, autojunk=False)
+    for kind, a, b, c, d in matcher.get_opcodes():
+        changed = kind != "equal"
+        for line in wrong_lines[a:b]:
+            _print_line(console, "-" if changed else " ", line, "red" if changed else "")
+        for line in right_lines[c:d] if changed else ():
+            _print_line(console, "+", line, "green")
     console.print()
+
+
+def _print_line(console: Console, sign: str, line: str, style: str) -> None:
+    console.print(Text(f"  {sign} {line}".rstrip(), style=style), soft_wrap=True)
 
 
 def _print_epochs(console: Console, result: Result) -> None:

@@ -67,7 +67,7 @@ def _draw_distance(axes: Axes, result: Result, metric: str) -> None:
         axes.set_ylim(0, 1)
         _write(axes, "the wrong loop's loss is not finite")
     axes.set_ylim(bottom=0)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.set_ylabel("apart from fit", fontsize=9)
     axes.set_xlabel("epoch", fontsize=9)
 
@@ -82,7 +82,7 @@ def _draw_counts(axes: Axes, result: Result) -> None:
     bars = axes.bar(names, list(result.counts.values()), color=colors, width=0.6)
     axes.bar_label(bars, fontsize=8, padding=2)
     axes.set_xticks(range(len(names)), [name.replace(" ", "\n") for name in names])
-    axes.yaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.yaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.set_title(result.pitfall.counted or "", fontsize=8, wrap=True)
 
 
@@ -90,6 +90,6 @@ def _draw_alive(axes: Axes, result: Result) -> None:
     for name in (FIT, RIGHT, WRONG):
         axes.plot(result.epochs, [alive.tensors for alive in result.alive[name]], **STYLES[name])
     axes.set_ylim(bottom=0)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.set_xlabel("epoch", fontsize=9)
     axes.set_title("tensors alive", fontsize=8)

@@ -1,7 +1,7 @@
 """Accumulated gradients not divided.
 
-A large batch can be computed in parts whose gradients are added up. The loss of a part is a mean over
-the part, so the sum over four parts is four times the gradient of the whole batch: with SGD, a
+A large batch can be computed in parts whose gradients are added up. The loss of a part is a mean
+over the part, so the sum over four parts is four times the gradient of the whole batch: with SGD, a
 learning rate four times as large. Keras's `gradient_accumulation_steps` divides the sum by the
 number of parts. Adam is nearly indifferent to the factor, so it goes unnoticed there, until
 something is clipped or decayed.
@@ -34,7 +34,7 @@ KERAS = Place(
 )
 THREAD = Thread(
     "https://github.com/fastai/fastai/issues/3023",
-    "A callback added gradients up without scaling the loss, so the learning rate had to be lowered "
-    "with every batch more.",
+    "A callback added gradients up without scaling the loss, so the learning rate had to be "
+    "lowered with every batch more.",
 )
 case = plain_case

@@ -2,8 +2,8 @@
 
 When training stops because the validation loss has not improved for some epochs, the model has just
 become worse for as long. `EarlyStopping(restore_best_weights=True)` keeps the weights of the best
-epoch and puts them back in `on_train_end`. A loop that breaks by the same rule, and keeps no weights
-or never calls `on_train_end`, ends with the last ones. Its history is that of fit.
+epoch and puts them back in `on_train_end`. A loop that breaks by the same rule, and keeps no
+weights or never calls `on_train_end`, ends with the last ones. Its history is that of fit.
 """
 
 import keras

@@ -1,9 +1,9 @@
 """Gradients clipped before they are averaged.
 
-The gradient of a batch is the mean of the gradients of its parts, be they micro-batches or replicas.
-fit averages first and clips the mean. A loop that clips each part first takes away from the parts
-with long gradients what they have more than the others, so that the mean points elsewhere: rare,
-difficult samples count less.
+The gradient of a batch is the mean of the gradients of its parts, be they micro-batches or
+replicas. fit averages first and clips the mean. A loop that clips each part first takes away from
+the parts with long gradients what they have more than the others, so that the mean points
+elsewhere: rare, difficult samples count less.
 """
 
 from fit_unfolded.pitfalls import Thread

@@ -1,14 +1,14 @@
 """A clock that counts tracing.
 
-The first call of a `tf.function` traces and optimizes it, and with XLA compiles it: it takes as long
-as hundreds of later steps. A clock that starts before the first epoch, or a mean over all of them,
-compares how long two programs take to start. Leave out the first call, and the first of every other
-shape; here the first epoch. Where the start is the question, tell it apart, as `bench` does.
+The first call of a `tf.function` traces and optimizes it, and with XLA compiles it: it takes as
+long as hundreds of later steps. A clock that starts before the first epoch, or a mean over all of
+them, compares how long two programs take to start. Leave out the first call, and the first of every
+other shape; here the first epoch. Where the start is the question, tell it apart, as `bench` does.
 """
 
 from fit_unfolded.bench import measure
 from fit_unfolded.pitfalls import Thread
-from fit_unfolded.pitfalls.experiment import SEED, finish, start
+from fit_unfolded.pitfalls.experiment import BY_ITS_CLOCK, SEED, finish, start
 from fit_unfolded.pitfalls.source import Edit, Place
 from fit_unfolded.pitfalls.tiny import traced_case
 
@@ -24,10 +24,10 @@ KERAS = Place(
 )
 THREAD = Thread(
     "https://github.com/tensorflow/tensorflow/issues/48844",
-    "TensorFlow seemed slow on few batches; the answer: tf.function compiles when it is first called, "
-    "which was timed.",
+    "TensorFlow seemed slow on few batches; the answer: tf.function compiles when it is first "
+    "called, which was timed.",
 )
-TIMED = "an epoch, by its own clock"
+TIMED = BY_ITS_CLOCK
 COUNTED = "traced epochs in the time"
 EPOCHS = 3
 

@@ -1,9 +1,9 @@
 """Frozen layers trained.
 
-`layer.trainable = False` takes the layer's weights out of `model.trainable_weights`, and does nothing
-else: the variables are watched by the tape as before. A loop that differentiates by `model.weights`,
-or by a list of weights that it made before the layer was frozen, goes on training them. The loss even
-falls faster, while what was learned before is lost.
+`layer.trainable = False` takes the layer's weights out of `model.trainable_weights`, and does
+nothing else: the variables are watched by the tape as before. A loop that differentiates by
+`model.weights`, or by a list of weights that it made before the layer was frozen, goes on training
+them. The loss even falls faster, while what was learned before is lost.
 """
 
 import keras
@@ -25,8 +25,8 @@ KERAS = Place(
 )
 THREAD = Thread(
     "https://github.com/tensorflow/models/issues/10167",
-    "The configuration names variables to freeze, and the training loop never reads that entry: all "
-    "are trained.",
+    "The configuration names variables to freeze, and the training loop never reads that entry: "
+    "all are trained.",
 )
 
 

@@ -5,7 +5,8 @@ weights, so nothing updates them. In a graph, with XLA or without, TensorFlow re
 are made in a later trace than the first: "tf.function only supports singleton tf.Variables created
 on the first call". The usual way out, to run the step eagerly, silences the error and hides the
 mistake: each batch then gets a new layer with new random weights. Layers are to be made once, in
-the model.
+the model. (Such a layer may well be built by its first call, under XLA too: tensorflow#125391
+reports other numbers then, which these versions do not show.)
 """
 
 import keras

@@ -1,10 +1,10 @@
 """The whole training loop in one `tf.function`.
 
-A Python loop inside a `tf.function` is unrolled: tracing runs the step once for every batch, and the
-graph holds a copy of it for each. That takes long and much memory before the first number appears,
-and longer with more data. Put `tf.function` around one step, or loop by `tf.while_loop` or AutoGraph,
-over tensors or a `tf.data.Dataset`, as `steps_per_execution` does. What is counted here is how often
-tracing runs the model's `call`.
+A Python loop inside a `tf.function` is unrolled: tracing runs the step once for every batch, and
+the graph holds a copy of it for each. That takes long and much memory before the first number
+appears, and longer with more data. Put `tf.function` around one step, or loop by `tf.while_loop` or
+AutoGraph, over tensors or a `tf.data.Dataset`, as `steps_per_execution` does. What is counted here
+is how often tracing runs the model's `call`.
 """
 
 from fit_unfolded.pitfalls import Thread
@@ -37,8 +37,8 @@ KERAS = Place(
 )
 THREAD = Thread(
     "https://github.com/tensorflow/tensorflow/issues/48732",
-    "A loop was slower than fit and ran out of memory: one comment finds that the function with the "
-    "whole loop was traced, not that of a step.",
+    "A loop was slower than fit and ran out of memory: one comment finds that the function with "
+    "the whole loop was traced, not that of a step.",
 )
 TIMED = ALL
 COUNTED = "runs of the model's Python"

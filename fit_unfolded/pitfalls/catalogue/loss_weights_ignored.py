@@ -1,9 +1,9 @@
 """`loss_weights` ignored.
 
-A model with several outputs has one loss for each; `loss_weights` says how much each counts in their
-sum. A loop that adds them up as they are lets the output with the largest numbers rule the weights
-that all share. The losses of the single outputs in the log are those before the weights, in fit too,
-so only the total shows it.
+A model with several outputs has one loss for each; `loss_weights` says how much each counts in
+their sum. A loop that adds them up as they are lets the output with the largest numbers rule the
+weights that all share. The losses of the single outputs in the log are those before the weights, in
+fit too, so only the total shows it.
 """
 
 import keras
@@ -24,9 +24,7 @@ values.append(value)
 """,
     wrong="values.append(value)",
 )
-KERAS = Place(
-    "keras.src.trainers.compile_utils:CompileLoss.call", "if loss_weight is not None:"
-)
+KERAS = Place("keras.src.trainers.compile_utils:CompileLoss.call", "if loss_weight is not None:")
 THREAD = Thread(
     "https://github.com/keras-team/keras/issues/17260",
     "Someone who writes a train_step with its own loss asks how it is to use the loss_weights of "

@@ -20,9 +20,7 @@ EDIT = Edit(
     right="loss = compiled_loss(y, y_pred, sample_weight, model.losses)",
     wrong="loss = tf.reduce_mean(keras.losses.mean_squared_error(y, y_pred))",
 )
-KERAS = Place(
-    "keras.src.losses.loss:Loss.__call__", "in_mask = backend.get_keras_mask(y_pred)"
-)
+KERAS = Place("keras.src.losses.loss:Loss.__call__", "in_mask = backend.get_keras_mask(y_pred)")
 THREAD = Thread(
     "https://github.com/keras-team/keras/issues/8342",
     "Padded sentences: asks how a loss function that is given y_true and y_pred alone is to know "

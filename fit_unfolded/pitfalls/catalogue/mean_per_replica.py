@@ -3,8 +3,8 @@
 Under a strategy each replica computes the loss of its own part of the batch, and `apply_gradients`
 adds the gradients of all replicas up. A loss that is the mean over the part makes the sum larger by
 the number of replicas: another learning rate for every number of devices. Divide by the size of the
-whole batch, or the mean by the number of replicas. Keras's losses do that; `tf.reduce_mean` does not.
-Measured on two logical CPUs.
+whole batch, or the mean by the number of replicas. Keras's losses do that; `tf.reduce_mean` does
+not. Measured on two logical CPUs.
 """
 
 from fit_unfolded.pitfalls import Thread

@@ -1,9 +1,9 @@
 """Metrics from a second forward pass, after the update.
 
-fit updates the metrics with the predictions that the gradients were computed from. A loop that calls
-the model once more after the update measures other weights, which have just seen the batch, and
-mostly with Dropout off: its accuracy is better than that of fit, and does not belong to the loss
-beside it. It also pays for a second forward pass.
+fit updates the metrics with the predictions that the gradients were computed from. A loop that
+calls the model once more after the update measures other weights, which have just seen the batch,
+and mostly with Dropout off: its accuracy is better than that of fit, and does not belong to the
+loss beside it. It also pays for a second forward pass.
 """
 
 from fit_unfolded.pitfalls import Thread

@@ -8,6 +8,7 @@ was not measured: on a CPU the step has ended when its call returns, and no GPU 
 
 import dataclasses
 import sys
+from typing import Any
 from unittest import mock
 
 import keras
@@ -42,7 +43,7 @@ class CountsReads(keras.callbacks.Callback):
     """Counts how often a tensor is made a Python float during training, but for the logs."""
 
     def on_train_begin(self, logs=None):
-        base = type(tf.constant(0)).__mro__[1]  # TensorFlow has no public name for it
+        base: Any = type(tf.constant(0)).__mro__[1]  # TensorFlow has no public name for it
         read, model = base.__float__, self.model
         model.reads = 0
 

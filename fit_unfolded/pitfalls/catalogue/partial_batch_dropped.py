@@ -2,8 +2,8 @@
 
 `range(len(x) // batch_size)` ends before the samples that do not fill a batch, and so does
 `drop_remainder=True`. If the order is the same in every epoch, they are the same samples each time,
-and the model never sees them. In validation and in `predict` it is worse: the loss is that of a part
-of the data, and rows are missing. fit rounds the number of batches up.
+and the model never sees them. In validation and in `predict` it is worse: the loss is that of a
+part of the data, and rows are missing. fit rounds the number of batches up.
 """
 
 from fit_unfolded.pitfalls import Thread

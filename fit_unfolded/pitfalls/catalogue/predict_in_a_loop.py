@@ -1,10 +1,10 @@
 """`predict` called for each batch.
 
-`predict` is made for a whole data set: each call builds an input pipeline, a list of callbacks and an
-array of the outputs, and its results carry no gradient. A loop that calls it for each batch pays for
-all that each time, and memory grows, as reported, where the garbage collector does not keep up. Call
-`model(x, training=False)` for a batch. The losses agree up to rounding only: fit finds the logits
-behind a softmax, which are lost in an array.
+`predict` is made for a whole data set: each call builds an input pipeline, a list of callbacks and
+an array of the outputs, and its results carry no gradient. A loop that calls it for each batch pays
+for all that each time, and memory grows, as reported, where the garbage collector does not keep up.
+Call `model(x, training=False)` for a batch. The losses agree up to rounding only: fit finds the
+logits behind a softmax, which are lost in an array.
 """
 
 import dataclasses

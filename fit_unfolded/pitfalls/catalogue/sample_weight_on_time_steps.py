@@ -1,9 +1,9 @@
 """A weight for each sample, applied to time steps.
 
-For predictions `[n, steps, 1]` the losses are `[n, steps]`. Weights of shape `[n]` are broadcast along
-their last axis, that of the steps: an error if n is another number, and if it happens to be the same,
-each step is weighed by the weight of another sample, without a warning. fit does no better with
-`[n]`; it is to be given `[n, 1]`, as here.
+For predictions `[n, steps, 1]` the losses are `[n, steps]`. Weights of shape `[n]` are broadcast
+along their last axis, that of the steps: an error if n is another number, and if it happens to be
+the same, each step is weighed by the weight of another sample, without a warning. fit does no
+better with `[n]`; it is to be given `[n, 1]`, as here.
 """
 
 import keras
@@ -26,8 +26,8 @@ loss = tf.reduce_mean(losses * sample_weight[:, 0])
 KERAS = Place("keras.src.losses.loss:reduce_weighted_values", "values = values * sample_weight")
 THREAD = Thread(
     "https://github.com/tensorflow/tensorflow/issues/29026",
-    "A sample_weight of the length of the batch, on outputs with a time axis: it worked with a batch "
-    "size of 1 and failed with others.",
+    "A sample_weight of the length of the batch, on outputs with a time axis: it worked with a "
+    "batch size of 1 and failed with others.",
 )
 
 

@@ -2,8 +2,8 @@
 
 The schedules of `keras.optimizers.schedules` are called with the number of steps, so `decay_steps`
 is a number of batches. A loop that calls `schedule(epoch)` decays more slowly by the number of
-batches in an epoch; a warm-up never ends. `LearningRateScheduler`, which is called once an epoch, is
-a callback, and takes a function of the epoch, not one of these schedules.
+batches in an epoch; a warm-up never ends. `LearningRateScheduler`, which is called once an epoch,
+is a callback, and takes a function of the epoch, not one of these schedules.
 """
 
 import keras
@@ -33,8 +33,8 @@ KERAS = Place(
 )
 THREAD = Thread(
     "https://github.com/ludwig-ai/ludwig/issues/1044",
-    "A user is surprised that the decay counts steps and not epochs, so that it depends on the batch "
-    "size.",
+    "A user is surprised that the decay counts steps and not epochs, so that it depends on the "
+    "batch size.",
 )
 
 

@@ -2,8 +2,8 @@
 
 A list of losses or predictions, kept to be averaged or plotted later, holds the tensors themselves,
 on the device, and all that hangs on them: a prediction keeps its logits, a persistent tape all that
-it has recorded. Memory grows with every step until it is full. Keep numbers, `float(loss)`, or better
-a `keras.metrics.Mean`, as fit does, which is two variables however many steps there are.
+it has recorded. Memory grows with every step until it is full. Keep numbers, `float(loss)`, or
+better a `keras.metrics.Mean`, as fit does, which is two variables however many steps there are.
 """
 
 import dataclasses
@@ -27,8 +27,8 @@ KERAS = Place(
 )
 THREAD = Thread(
     "https://github.com/tensorflow/tensorflow/issues/34606",
-    "The memory of the GPU fills while predictions are appended to a list; as NumPy arrays, they do "
-    "not fill it.",
+    "The memory of the GPU fills while predictions are appended to a list; as NumPy arrays, "
+    "they do not fill it.",
 )
 
 

@@ -1,10 +1,10 @@
 """A value frozen at tracing.
 
 `tf.function` runs the step's Python once. A number that Python reads there, `float(learning_rate)`,
-an attribute like `Dropout.rate`, a global, becomes a constant of the graph, and a later change has no
-effect: here the learning rate halves after every epoch, and the graph keeps the first one. What is to
-change belongs into a `tf.Variable`, as `optimizer.learning_rate` is, or among the step's arguments as
-a tensor. Run eagerly, the same loop is right.
+an attribute like `Dropout.rate`, a global, becomes a constant of the graph, and a later change has
+no effect: here the learning rate halves after every epoch, and the graph keeps the first one. What
+is to change belongs into a `tf.Variable`, as `optimizer.learning_rate` is, or among the step's
+arguments as a tensor. Run eagerly, the same loop is right.
 """
 
 import keras

@@ -5,6 +5,7 @@ import pickle
 import re
 import subprocess
 import sys
+import textwrap
 import urllib.parse
 from pathlib import Path
 
@@ -69,7 +70,9 @@ def measured(name):
 def measured_alone(pitfall):
     """In a process of its own, for a CPU can be divided into several only before it is used."""
     script = SUPPORT / "pitfall_alone.py"
-    process = subprocess.run([sys.executable, script, pitfall.name], capture_output=True, check=True)
+    process = subprocess.run(
+        [sys.executable, script, pitfall.name], capture_output=True, check=True
+    )
     return experiment.Result(pitfall=pitfall, **pickle.loads(process.stdout))
 
 
@@ -287,9 +290,10 @@ def test_one_pitfall_in_full(call, monkeypatch, tmp_path, name):
     pitfall = pitfalls.get(name)
     text = " ".join(page.split())
     assert " ".join(pitfall.paragraph.split()) in text
-    for piece, sign in ((pitfall.edit.wrong, "-"), (pitfall.edit.right, "+")):  # a diff that mends
-        for line in piece.strip().splitlines():
-            assert f"  {sign} {line}".rstrip() in page
+    shown = re.search(r"(?s)- wrong, \+ right: .*?\n(.*?)\n\n *\n", page)[1].splitlines()
+    for piece, signs in ((pitfall.edit.wrong, " -"), (pitfall.edit.right, " +")):  # it mends
+        lines = [line[4:] for line in shown if line[2:3] in signs]
+        assert lines == textwrap.dedent(piece.strip("\n")).rstrip().splitlines()
     assert pitfall.keras.find().file in page
     assert (pitfall.thread.url if pitfall.thread else "No public thread was found.") in page
     assert (tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG" if drawn else b"")
