@@ -35,5 +35,5 @@ def case():
         data=blobs(shift=3.0),
         build=lambda: classifier(keras.layers.BatchNormalization(momentum=0.8)),
         compile=lambda: eager("adam"),
-        fit={"epochs": 5, "batch_size": 11},
+        fit={"epochs": 3, "batch_size": 11},
     )

@@ -37,5 +37,5 @@ def case():
             keras.layers.Dense(32, activation="relu"), keras.layers.Dropout(0.5)
         ),
         compile=lambda: eager("adam"),
-        fit={"epochs": 5, "batch_size": 11, "validation_split": 0.25},
+        fit={"epochs": 3, "batch_size": 11, "validation_split": 0.25},
     )

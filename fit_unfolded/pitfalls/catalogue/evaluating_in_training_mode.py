@@ -37,5 +37,5 @@ def case():
         data=blobs(),
         build=lambda: classifier(layers.BatchNormalization(momentum=0.8), layers.Dropout(0.3)),
         compile=lambda: eager("adam"),
-        fit={"epochs": 5, "batch_size": 11, "validation_split": 0.25},
+        fit={"epochs": 3, "batch_size": 11, "validation_split": 0.25},
     )

@@ -36,5 +36,5 @@ def case():
         data=blobs(),
         build=lambda: classifier(keras.layers.Dense(8), keras.layers.Dropout(0.5)),
         compile=lambda: {"optimizer": "sgd", "loss": SPARSE, "jit_compile": True},
-        fit={"epochs": 5, "batch_size": 11},
+        fit={"epochs": 3, "batch_size": 11},
     )

@@ -347,9 +347,9 @@ def test_a_layer_first_built_under_xla_computes_what_one_built_before_does():
 
     def outputs(built):
         keras.utils.set_random_seed(0)
-        layers = [keras.layers.LSTM(4), keras.layers.LayerNormalization(), keras.layers.Dense(2)]
+        layers = [keras.layers.LayerNormalization(), keras.layers.Dense(2)]
         model = keras.Sequential(layers)
-        x = np.random.default_rng(0).normal(size=[3, 5, 2]).astype("float32")
+        x = np.random.default_rng(0).normal(size=[3, 4]).astype("float32")
         if built:
             model.build(x.shape)
         return tf.function(model, jit_compile=True)(x).numpy()
