@@ -278,10 +278,13 @@ def test_control_c_amid_a_call_that_does_not_return(tmp_path):
 
 
 def test_nothing_of_the_interruption_stays():
-    handler = signal.getsignal(signal.SIGINT)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in the background
     descriptor = signal.set_wakeup_fd(-1)
     signal.set_wakeup_fd(descriptor)
-    with cli.interruptible():
-        assert signal.getsignal(signal.SIGINT) is not handler
-    assert signal.getsignal(signal.SIGINT) is handler
-    assert signal.set_wakeup_fd(descriptor) == descriptor
+    try:
+        with cli.interruptible():
+            assert signal.getsignal(signal.SIGINT) is not signal.default_int_handler
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        assert signal.set_wakeup_fd(descriptor) == descriptor
+    finally:
+        signal.signal(signal.SIGINT, before)
