@@ -34,7 +34,7 @@ KERAS = Place(
 )
 THREAD = Thread(
     "https://github.com/fastai/fastai/issues/3023",
-    "A callback added gradients up without scaling the loss, so the learning rate had to be "
-    "lowered with every batch more.",
+    "A callback added gradients up without scaling the loss by their number, so that they came "
+    "out too large.",
 )
 case = plain_case

@@ -1,9 +1,9 @@
 """A clock that counts tracing.
 
-The first call of a `tf.function` traces and optimizes it, and with XLA compiles it: it takes as
-long as hundreds of later steps. A clock that starts before the first epoch, or a mean over all of
-them, compares how long two programs take to start. Leave out the first call, and the first of every
-other shape; here the first epoch. Where the start is the question, tell it apart, as `bench` does.
+The first call of a `tf.function` traces and optimizes it, and with XLA compiles it: it takes far
+longer than a later one. A clock that starts before the first epoch, or a mean over all of them,
+compares how long two programs take to start. Leave out the first call, and the first of every other
+shape; here the first epoch. Where the start is the question, tell it apart, as `bench` does.
 """
 
 from fit_unfolded.bench import measure

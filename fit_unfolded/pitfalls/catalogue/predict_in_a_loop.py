@@ -29,7 +29,7 @@ KERAS = Place(
 )
 THREAD = Thread(
     "https://github.com/tensorflow/tensorflow/issues/44711",
-    "Memory grows with every call of predict.",
+    "Reports that repeated calls of predict leak memory.",
 )
 TIMED = AFTER_THE_FIRST
 COUNTED = "calls of predict"

@@ -1,9 +1,9 @@
 """Regularizers counted twice.
 
-`compute_loss` and `compiled_loss` of older versions already contain the entries of `model.losses`.
-A loop that adds them once more regularizes twice as strongly as the layers say. The loss is too
-high, the weights too small, and nothing fails. A `keras.losses` object knows nothing of the model:
-beside it they are to be added, once.
+The value of `Model.compute_loss` already contains the entries of `model.losses`. A loop that adds
+them once more regularizes twice as strongly as the layers say. The loss is too high, the weights
+too small, and nothing fails. A `keras.losses` object knows nothing of the model: beside it they are
+to be added, once.
 """
 
 from fit_unfolded.pitfalls import Thread

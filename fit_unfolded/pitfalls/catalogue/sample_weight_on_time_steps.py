@@ -26,8 +26,8 @@ loss = tf.reduce_mean(losses * sample_weight[:, 0])
 KERAS = Place("keras.src.losses.loss:reduce_weighted_values", "values = values * sample_weight")
 THREAD = Thread(
     "https://github.com/tensorflow/tensorflow/issues/29026",
-    "A sample_weight of the length of the batch, on outputs with a time axis: it worked with a "
-    "batch size of 1 and failed with others.",
+    "An LSTM, and a sample_weight of the length of the batch: it worked with a batch size of 1 "
+    "and failed with others.",
 )
 
 
