@@ -190,6 +190,7 @@ class Trainer(OnBatch):
         steps=None,
         callbacks=None,
         return_dict=False,
+        **unknown,
     ):
         """The loss and the metrics on data that are not trained on (`keras.Model.evaluate`).
 
@@ -197,6 +198,8 @@ class Trainer(OnBatch):
             list of floats, or one float if there is no metric; with `return_dict`, a dict.
         """
         self._check("evaluate", locals())
+        if unknown:
+            raise ValueError(f"Arguments not recognized: {unknown}")
         batches = self._batches(x, y, sample_weight, batch_size, steps)
         self._distribution.build(self.model, self._configuration, batches.dataset)
         with released(self._functions):

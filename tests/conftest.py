@@ -27,6 +27,7 @@ LONGEST = [
     "manual_loop/execution/test_parity_execution.py",
     "manual_loop/data/test_parity_data.py",
     "test_fuzz.py",
+    "manual_loop/test_parity_overrides.py",
     "manual_loop/compiled/test_parity_compile.py",
     "manual_loop/test_parity_fit.py",
     "fit_unfolded/pitfalls/test_pitfalls.py",

@@ -161,7 +161,7 @@ def measure(
     }
     found = in_turns(runners, seed, turns, check=check, each_turn=each_turn, **limits)
     for a, b in pairs:
-        _check_variables((a, trainers[a]), (b, trainers[b]))
+        check_variables((a, trainers[a]), (b, trainers[b]))
     return summarize(found, samples)
 
 
@@ -251,7 +251,8 @@ def _check_losses(
                 )
 
 
-def _check_variables(expected: tuple[str, Any], found: tuple[str, Any]) -> None:
+def check_variables(expected: tuple[str, Any], found: tuple[str, Any]) -> None:
+    """Raises LossesDiffer if a variable of two trainers, `(name, trainer)`, is not equal."""
     (first, trainer), (name, other) = expected, found
     for a, b in zip(_variables(trainer), _variables(other), strict=True):
         values, others = keras.ops.convert_to_numpy(a), keras.ops.convert_to_numpy(b)

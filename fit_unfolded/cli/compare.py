@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
+from fit_unfolded import workloads
 from fit_unfolded.cli import options
 from fit_unfolded.cli.job import Job, check_replicas, prepare, run
 from fit_unfolded.common.errors import InputError
@@ -45,6 +46,12 @@ def compare(
         bool, typer.Option("--eager", help="Run eagerly, without tf.function.")
     ] = False,
     full: options.Full = False,
+    ways: Annotated[
+        bool,
+        typer.Option(
+            "--ways", help="Compare fit, a custom train_step, train_on_batch and the manual loop."
+        ),
+    ] = False,
 ) -> None:
     """Train WORKLOAD with both implementations and compare every observable value.
 
@@ -55,11 +62,17 @@ def compare(
     With --workers, the loop runs in several processes, and fit, which fails there, in one process
     with as many replicas.
 
+    With --ways, the same model is trained in four ways, and one table compares them with fit:
+    values, throughput, graphs, lines of code. The results are in ways.json, and the exit status is
+    1 if the custom train_step or the manual loop differs from fit.
+
     Exit status: 0 if nothing differs, 1 if anything does, 2 for invalid arguments.
     """
     compile_arguments = options.compile_arguments(steps_per_execution, jit, eager)
     options.check_data(workload, data)
     fit = options.fit_arguments(workload, epochs, batch_size)
+    if ways and (workers > 1 or replicas > 1 or full):
+        raise InputError("--ways: cannot be combined with --workers, --replicas and --full.")
     if workers > 1:
         _check_workers(replicas, device, compile_arguments)
     parts = max(replicas, workers)
@@ -69,7 +82,9 @@ def compare(
     check_directory(directory, "--output", create_parents=output is None)
 
     job = prepare(workload, seed, device, memory_growth, parts, data, fit, compile_arguments)
-    if workers > 1:
+    if ways:
+        match = _compare_ways(job, directory)
+    elif workers > 1:
         match = _compare_workers(job, workers, data, directory, full)
     else:
         match = _compare(job, directory, full)
@@ -182,6 +197,67 @@ def _compare_workers(
     report.print_tolerance(console, comparison, distance, tolerance, match)
     _write(console, job, directory, comparison, None, (fit, runs[0]))
     return match
+
+
+def _compare_ways(job: Job, directory: Path) -> bool:
+    """Trains in every way, prints the table and writes ways.json; whether they match.
+
+    The rounding of train_on_batch's graphs does not count, see `ways_table.LEGEND`.
+    """
+    from rich.console import Console
+
+    from fit_unfolded.bench.measure import LossesDiffer
+    from fit_unfolded.common import results
+    from fit_unfolded.common.progress_bars import progress_bars
+    from fit_unfolded.comparison import ways_table
+    from fit_unfolded.comparison.ways import WAYS, check_arguments, ways_of
+    from fit_unfolded.workloads.user_file import try_batch
+
+    check_arguments(job.fit)
+    ways = ways_of(job.workload.build())
+    remarks, measurement = [], None
+    if ways.keys() != WAYS.keys():
+        remarks.append("The model has steps of its own, which all ways run: fit is a custom step.")
+    if workloads.is_file(job.workload.name):
+        given = {"x": job.data.x, "y": job.data.y} | job.data.extra
+        for way in [way for way in ways if way not in ("fit", "manual loop")]:  # those were tried
+            trainer, path = ways[way].trainer, Path(job.workload.name)
+            try:
+                try_batch(path, way, trainer, job.workload, given, job.fit)
+            except InputError as error:
+                remarks.append(f"Without {way}: {error}")
+                del ways[way]
+    counts = {way: ways_table.CountGraphs() for way in ways}
+    with progress_bars() as bars:
+        runs = {
+            way: run(job, way, bars, callbacks=[counts[way]], make_trainer=how.trainer)
+            for way, how in ways.items()
+        }
+        found = ways_table.compare_ways(runs, {way: count.graphs for way, count in counts.items()})
+        task = bars.add_task("throughput", total=None, note="alternating")
+        try:
+            measurement = ways_table.measure_ways(
+                found,
+                job.new_data(),
+                job.fit.get("batch_size"),
+                job.seed,
+                each_turn=lambda: bars.advance(task),
+            )
+        except LossesDiffer as error:
+            remarks.append(f"No throughput: the losses differ, {error}.")
+
+    console = Console()
+    console.print(job.heading(), markup=False, highlight=False)
+    for words in remarks:
+        console.print(words, markup=False, highlight=False)
+    ways_table.print_table(console, found, measurement)
+    figures = {row.way: row.figures(measurement) for row in found}
+    with created(directory):
+        results.write_json(
+            directory / "ways.json", job.figures() | results.circumstances() | {"ways": figures}
+        )
+    console.print(f"Written: {directory}/ways.json", markup=False, highlight=False)
+    return all(row.comparison.match for row in found if row.way != "on batch")
 
 
 def _measure(job: Job, runs: list[Any], bars: Any) -> Any:

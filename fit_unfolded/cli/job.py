@@ -133,8 +133,18 @@ def _check_file(
         user_file.try_batch(Path(workload.name), side, trainer, workload, given, fit)
 
 
-def run(job: Job, implementation: str, bars: Any, strategy: Any = None, callbacks: Any = ()) -> Any:
-    """Trains one implementation, with a progress bar in `bars`; returns its `compare.Run`."""
+def run(
+    job: Job,
+    implementation: str,
+    bars: Any,
+    strategy: Any = None,
+    callbacks: Any = (),
+    make_trainer: Any = None,
+) -> Any:
+    """Trains one implementation, with a progress bar in `bars`; returns its `compare.Run`.
+
+    `make_trainer` is that of `compare.train`.
+    """
     import keras
 
     from fit_unfolded.comparison.compare import train
@@ -149,4 +159,4 @@ def run(job: Job, implementation: str, bars: Any, strategy: Any = None, callback
 
     callbacks = [keras.callbacks.LambdaCallback(on_epoch_end=show), *callbacks]
     arguments = (job.workload, job.new_data(), job.seed, job.fit, job.compile, callbacks)
-    return train(implementation, *arguments, strategy=strategy)
+    return train(implementation, *arguments, strategy=strategy, make_trainer=make_trainer)

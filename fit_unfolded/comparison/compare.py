@@ -1,7 +1,7 @@
 """Trains both implementations from one seed, and compares every observable value."""
 
 import copy
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import zip_longest
@@ -58,20 +58,22 @@ def train(
     compile_arguments: dict[str, Any] | None = None,
     callbacks: Iterable[keras.callbacks.Callback] = (),
     strategy: Any = None,
+    make_trainer: Callable[[keras.Model], Any] | None = None,
 ) -> Run:
     """Trains `workload` from `seed`, then evaluates and predicts the test set.
 
     Args:
-        side: the implementation, "keras_fit" or "manual_loop".
+        side: the implementation, "keras_fit" or "manual_loop"; any name with `make_trainer`.
         data: the result of `workload.load`; pass the same arrays to both implementations.
         seed: set before the model is built and again before fit.
         fit_arguments, compile_arguments: override those of the workload.
         callbacks: in addition to the recorder; pass equal ones to both implementations.
         strategy: a `tf.distribute.Strategy` to train under; None for one device.
+        make_trainer: `model -> trainer`; None for that of `side`.
     """
     keras.utils.set_random_seed(seed)
     with strategy.scope() if strategy else nullcontext():
-        trainer = TRAINERS[side](workload.build())
+        trainer = (make_trainer or TRAINERS[side])(workload.build())
         trainer.compile(**workload.compile() | (compile_arguments or {}))
     model = trainer.model
 

@@ -45,6 +45,11 @@ class Place:
                 return Lines(_short_file(owner), number, self.where.partition(":")[2], line.strip())
         raise LookupError(f"{self.where} has no line that begins with {self.line!r}")
 
+    def path(self) -> Path:
+        """The file."""
+        owner, name = _owner(self.where)
+        return Path(inspect.getsourcefile(inspect.unwrap(getattr(owner, name))) or "")
+
 
 @dataclass(frozen=True)
 class Edit:
@@ -85,7 +90,7 @@ class Edit:
         file = f"<{self.where}, wrong>"
         linecache.cache[file] = len(code), None, code.splitlines(keepends=True), file
         found: dict[str, Any] = {}
-        exec(compile(code, file, "exec"), function.__globals__, found)
+        exec(compile(code, file, "exec"), inspect.unwrap(function).__globals__, found)
         return found[function.__name__]
 
     @contextmanager

@@ -1,4 +1,4 @@
-"""Both sides on one page each: they print the same bytes, and nothing else."""
+"""Each way to train on one page: they print the same bytes, and nothing else."""
 
 import ast
 import contextlib
@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import keras_fit
@@ -32,15 +33,46 @@ def test_both_pages_print_the_same_bytes(printed):
     assert fit[1] == b""
 
 
-def test_with_another_seed_the_first_line_differs(printed):
-    source = PAGE.read_text()
-    for old, new in (("set_random_seed(0)", "set_random_seed(1)"), ("epochs=100", "epochs=1")):
+def run_page(name, *edits):
+    """The lines that a page prints in this process, and its names; `edits` are `(old, new)`."""
+    path = PAGE.with_name(name)
+    source = path.read_text()
+    for old, new in edits:
         assert source.count(old) == 1
         source = source.replace(old, new)
-    other = io.StringIO()
-    with contextlib.redirect_stdout(other):
-        exec(compile(source, PAGE, "exec"), {})
-    (line,) = other.getvalue().splitlines()
+    output, names = io.StringIO(), {}
+    with contextlib.redirect_stdout(output):
+        exec(compile(source, path, "exec"), names)
+    return output.getvalue().splitlines(), names
+
+
+def test_a_custom_step_prints_the_same_lines(printed):
+    lines, _ = run_page("custom_step_page.py", ("epochs=100", "epochs=2"))
+    (expected, _), _ = printed
+    assert lines == expected.decode().splitlines()[:2]
+
+
+def test_train_on_batch_prints_the_same_lines_from_the_sums_of_its_metrics(printed):
+    lines, page = run_page("on_batch_page.py", ("SPLIT = 100,", "SPLIT = 2,"))
+    (expected, _), _ = printed
+    assert lines == expected.decode().splitlines()[:2]
+
+    logs, sizes = [], []  # what the page says of the logs of one batch
+
+    def on_batch(x, y):
+        logs.append(page["model"].train_on_batch(x, y, return_dict=True)["loss"])
+        sizes.append(len(x))
+
+    loss = page["run"](on_batch, page["x_train"], page["y_train"], np.arange(70))["loss"]
+    assert sizes == [16, 16, 16, 16, 6]
+    np.testing.assert_allclose(np.average(logs, weights=sizes), loss, rtol=1e-6)
+    assert abs(np.mean(logs) - loss) > 1e-3 * loss
+
+
+def test_with_another_seed_the_first_line_differs(printed):
+    (line,), _ = run_page(
+        "one_page.py", ("set_random_seed(0)", "set_random_seed(1)"), ("epochs=100", "epochs=1")
+    )
     (expected, _), _ = printed
     assert line.startswith("epoch   1  loss ")
     assert line != expected.decode().splitlines()[0]

@@ -89,6 +89,8 @@ REFUSED_BEFORE_TENSORFLOW = [
     (["compare", "--workers", "2", "--replicas", "2"], "--replicas: cannot be combined with"),
     (["compare", "--workers", "2", "--eager"], "--workers: the loop runs as a graph"),
     (["compare", "--workers", "2", "--device", "gpu"], "--workers: several workers of one machi"),
+    (["compare", "--ways", "--full"], "--ways: cannot be combined with --workers, --replicas"),
+    (["compare", "--ways", "--replicas", "2"], "--ways: cannot be combined with --workers"),
     (["compare", "--bogus"], "no such option: --bogus; see `fit-unfolded compare -h`."),
     (["train", "--implementation", "torch"], "--implementation: must be keras_fit or manual_loop"),
     (["train", "--save", "model.pt"], "--save: model.pt must end in .keras or .h5"),
@@ -99,6 +101,10 @@ REFUSED_BEFORE_TENSORFLOW = [
     (["bench", "digits", "--peers"], "--peers: measures models of its own; leave it or WORKLOAD"),
     (["bench", "{file}.py", "--quick"], "WORKLOAD: there is no file {file}.py"),
     (["explain", "{directory}/mine.py"], "WORKLOAD: there is no file {directory}/mine.py"),
+    (["gap", "{file}.py"], "WORKLOAD: there is no file {file}.py"),
+    (["gap", "--epoch", "0"], "--epoch: must be an integer of at least 1, not '0'"),
+    (["gap", "--epoch", "11"], "--epoch: the workload trains epochs 1 to 10; use one of them, not"),
+    (["gap", "--output", "{none}/out"], "--output: the directory {none} does not exist; create"),
     (["pitfalls", "no-grph"], "NAME: there is no pitfall 'no-grph'; did you mean no-graph"),
     (["pitfalls", "--output", "x"], "--output: only a single pitfall has a plot"),
     (["bench", "--quick", "--peers"], "--peers: not part of --quick"),
@@ -249,6 +255,21 @@ def test_control_c_amid_training(tmp_path):
     program = [sys.executable, "-m", "fit_unfolded", "compare", "lesson", "--epochs", "100000"]
     assert interrupted(program, "loss", tmp_path, FORCE_COLOR="1") < 2
     assert not list(tmp_path.iterdir())
+
+
+def test_control_c_amid_a_loop_that_never_returns(tmp_path):
+    file = tmp_path / "endless.py"
+    file.write_text(
+        "import sys, time, keras\n"
+        "COMPILE, FIT = {'loss': 'mse'}, {}\n"
+        "def data():\n    return dict.fromkeys('xy', keras.ops.ones([4, 1]).numpy())\n"
+        "def build():\n    return keras.Sequential([keras.Input([1]), keras.layers.Dense(1)])\n"
+        "def train(model):\n    print('begin', file=sys.stderr, flush=True)\n"
+        "    while True:\n        time.sleep(0.1)\n"
+    )
+    program = [sys.executable, "-m", "fit_unfolded", "check", file]
+    assert interrupted(program, "begin", tmp_path) < 2
+    assert list(tmp_path.iterdir()) == [file]
 
 
 def test_control_c_amid_the_import_of_tensorflow(tmp_path):
