@@ -6,7 +6,7 @@ import tensorflow as tf
 
 
 def compile():
-    return {"optimizer": keras.optimizers.SGD(0.05, nesterov=True, momentum=0.8), "loss": "mse"}
+    return {"optimizer": keras.optimizers.SGD(0.005, nesterov=True, momentum=0.8), "loss": "mse"}
 
 
 FIT = {"epochs": 2, "batch_size": 8, "shuffle": False}
@@ -31,7 +31,7 @@ def build():
 
 def train(model, x, y, epochs, batch_size):
     x, y = tf.constant(x), tf.constant(y)
-    optimizer = keras.optimizers.SGD(0.05, nesterov=True, momentum=0.8)
+    optimizer = keras.optimizers.SGD(0.005, nesterov=True, momentum=0.8)
     optimizer.build(model.trainable_variables)
 
     @tf.function

@@ -31,7 +31,7 @@ def train(model, x, y, class_weight, validation_data, epochs, batch_size):
     optimizer = keras.optimizers.Adam()
     scce = keras.losses.SparseCategoricalCrossentropy()
     table = tf.constant([class_weight[label] for label in sorted(class_weight)])
-    weights = np.array([class_weight[label] for label in y], dtype="float32")
+    weights = table.numpy()[y]
 
     @tf.function
     def train_step(x, y, w):

@@ -24,8 +24,9 @@ FIT = {"epochs": 3, "batch_size": 50, "shuffle": False}
 
 def data():
     x, y = load_breast_cancer(return_X_y=True)
-    x = np.log1p(x).astype("float32")
-    return {"x": x[:180], "y": y[:180].astype("float32").reshape(-1, 1)}
+    x = np.log1p(x)
+    x = (x - x.mean(axis=0)) / x.std(axis=0)
+    return {"x": x[:180].astype("float32"), "y": y[:180].astype("float32").reshape(-1, 1)}
 
 
 def build():

@@ -54,7 +54,8 @@ MISTAKES = [
         "own_callbacks",
         "recorder = Recorder()",
         """
-        model.set_weights(build().get_weights())
+        for weight in model.weights:
+            weight.assign(weight * 0.5)
         recorder = Recorder()
         """,
         ("initial_weights",),
@@ -301,11 +302,9 @@ MISTAKES = [
     Mistake(
         "class_weight_normalized",
         "rare_class",
+        "weights = table.numpy()[y]",
         """
-        weights = np.array([class_weight[label] for label in y], dtype="float32")
-        """,
-        """
-        weights = np.array([class_weight[label] for label in y], dtype="float32")
+        weights = table.numpy()[y]
         weights /= weights.mean()
         """,
         ("loss",),
@@ -425,7 +424,7 @@ MISTAKES = [
         "transfer",
         "trained = head.trainable_variables",
         """
-        model.trainable = True
+        model.get_layer("base").trainable = True
         trained = model.trainable_variables
         """,
         ("gradients",),
