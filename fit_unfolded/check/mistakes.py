@@ -4,17 +4,21 @@ A mistake with an `edit` replaces lines of `manual_loop/steps.py`; one with a `l
 compiled loss. Those that are pitfalls of the catalogue too bear its name.
 """
 
+import contextlib
 import copy
 import inspect
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from fit_unfolded import pitfalls
 from fit_unfolded.check.reference import Reference
+from fit_unfolded.check.rows import Problem
 from fit_unfolded.pitfalls.source import Edit, Place
 
 TRAIN_STEP = "manual_loop.distribution.single_device:train_step"
@@ -35,6 +39,7 @@ OUTPUT_WEIGHTED = Place(
     "keras.src.trainers.compile_utils:CompileLoss.call", "if loss_weight is not None:"
 )
 METRICS = Place(f"{TRAINER}.train_step", "return self.compute_metrics(")
+VALIDATED = Place(f"{TRAINER}.fit", "self._eval_epoch_iterator = TFEpochIterator(")
 
 
 @dataclass(frozen=True)
@@ -61,6 +66,24 @@ class Mistake:
     loss: Callable[[Reference, int], CompiledLoss | None] | None = None
     applies: Callable[[Any], bool] = lambda model: True
 
+    def change(
+        self, reference: Reference, batch_size: int
+    ) -> tuple[Callable | None, CompiledLoss | None] | None:
+        """The step function and the loss that are wrong so; None where it cannot be made."""
+        loss = self.loss(reference, batch_size) if self.loss else reference.loss
+        if self.loss and loss is None:
+            return None
+        function = reference.step_function
+        if self.edit is not None:
+            with contextlib.ExitStack() as stack:
+                for edit in reference.edits:
+                    stack.enter_context(edit.applied())
+                try:
+                    function = self.edit.wrong_function()
+                except LookupError:  # the lines are gone already
+                    return None
+        return function, loss
+
 
 def has(*classes: type) -> Callable[[Any], bool]:
     """Whether a model has a layer of these classes, in models inside it too."""
@@ -78,7 +101,7 @@ def _plain(change: Callable[..., Any]) -> Callable[[Reference, int], CompiledLos
     """`change(right, y, y_pred, sample_weight, losses, batch_size)` as a compiled loss."""
 
     def make(reference: Reference, batch_size: int) -> CompiledLoss:
-        right = reference.configuration.loss
+        right = reference.compiled_loss
         return lambda y, y_pred, weight, losses: change(
             right, y, y_pred, weight, losses, batch_size
         )
@@ -104,6 +127,10 @@ def _regularizers_twice(right, y, y_pred, weight, losses, batch_size):
 
 def _regularizers_divided(right, y, y_pred, weight, losses, batch_size):
     return right(y, y_pred, weight, [part / _samples(y_pred) for part in losses])
+
+
+def _regularizers_divided_by_size(right, y, y_pred, weight, losses, batch_size):
+    return right(y, y_pred, weight, [part / batch_size for part in losses])
 
 
 def _summed(right, y, y_pred, weight, losses, batch_size):
@@ -216,7 +243,7 @@ CALL = "y_pred = model(x, training=True)"
 MEAN_LOSS = "loss_mean.update_state(loss, sample_weight=tf.shape(x)[0])"
 
 
-def of_train_step() -> list[Mistake]:
+def of_train_step(problem: Problem) -> list[Mistake]:
     """Mistakes in a training step."""
     forward, loss = ("forward",), ("loss",)
     return [
@@ -253,6 +280,14 @@ def of_train_step() -> list[Mistake]:
             FURTHER_LOSSES,
             "loss = loss_fn(y, y_pred) + tf.add_n(model.losses)",
             loss=_plain(_regularizers_divided),
+        ),
+        Mistake(
+            "regularizers-divided",
+            "Regularizers divided by batch_size",
+            loss,
+            FURTHER_LOSSES,
+            "loss = loss_fn(y, y_pred) + tf.add_n(model.losses)",
+            loss=_plain(_regularizers_divided_by_size),
         ),
         Mistake(
             "sum-for-mean",
@@ -335,7 +370,7 @@ def of_train_step() -> list[Mistake]:
             loss=_without_option("label_smoothing"),
         ),
         Mistake(
-            "loss-weights-left-out",
+            "loss-weights-ignored",
             "The weights of the outputs' losses left out",
             loss,
             OUTPUT_WEIGHTED,
@@ -343,14 +378,44 @@ def of_train_step() -> list[Mistake]:
             loss=_outputs_unweighted,
         ),
         _pitfall("loss-not-scaled", loss, "loss = optimizer.scale_loss(loss)"),
+        *_weights_normalized(problem),
     ]
+
+
+def _weights_normalized(problem: Problem) -> Iterator[Mistake]:
+    """Class or sample weights that are divided by their mean, sum or maximum."""
+    weight = problem.train.sample_weight
+    if not isinstance(weight, np.ndarray):
+        return
+    of_class = problem.class_weight is not None
+    values = np.array(list((problem.class_weight or {}).values()) or weight, np.float64)
+    divisors = {
+        "their mean": values.mean(),
+        "their sum": values.sum(),
+        "the largest": values.max(),
+        "the mean over the samples": weight.mean(dtype=np.float64),
+    }
+    for by, divisor in divisors.items():
+        if not math.isfinite(divisor) or divisor in (0.0, 1.0):
+            continue
+
+        def wrong(right, y, y_pred, weight, losses, batch_size, divisor=divisor):
+            return _with(right(y, y_pred, weight, []) / tf.cast(divisor, "float32"), losses)
+
+        yield Mistake(
+            "class-weight-normalized",
+            f"{'Class' if of_class else 'Sample'} weights are divided by {by}",
+            ("loss",),
+            WEIGHTED,
+            "loss = loss_fn(y, y_pred, sample_weight) with the weights as they are",
+            loss=_plain(wrong),
+        )
 
 
 def of_logs() -> list[Mistake]:
     """Mistakes in the metrics of a training step, which leave the weights alone."""
     metrics = ("metrics",)
     return [
-        _pitfall("mean-of-batches", metrics, MEAN_LOSS),
         Mistake(
             "regularizers-not-logged",
             "The logged loss has no regularizers",
@@ -372,7 +437,7 @@ compiled_metrics.loss.update_state(
         ),
         *(
             Mistake(
-                name,
+                "metrics-after-update",
                 f"Metrics of a second call after the update, with training={training}",
                 metrics,
                 METRICS,
@@ -382,10 +447,7 @@ compiled_metrics.loss.update_state(
                     f"y_pred = forward(model, x, training={training})\n{UPDATE_METRICS}",
                 ),
             )
-            for name, training in (
-                ("metrics-after-update", False),
-                ("metrics-after-update-in-training-mode", True),
-            )
+            for training in (False, True)
         ),
         Mistake(
             "weighted-metrics-without-weights",
@@ -403,22 +465,6 @@ def of_test_step() -> list[Mistake]:
     validation = ("validation",)
     return [
         _pitfall("evaluating-in-training-mode", validation, "y_pred = model(x, training=False)"),
-        Mistake(
-            "mean-of-batches",
-            "Validation loss as the mean over batches of different sizes",
-            validation,
-            pitfalls.get("mean-of-batches").keras,
-            MEAN_LOSS,
-            edit=Edit(
-                TEST_STEP,
-                """
-compiled_metrics.loss.update_state(
-    unscale_loss_for_distribution(loss), sample_weight=sample_count(x)
-)
-""",
-                "compiled_metrics.loss.update_state(loss)",
-            ),
-        ),
         Mistake(
             "regularizers-left-out",
             "Validation loss without regularizers",

@@ -78,6 +78,7 @@ class Update:
             optimizers treat in another way.
         slots_before, slots_after: the optimizer's variables; before is None if it was not built.
         before, after: the model's variables.
+        recorded: whether a persistent tape was still recording.
     """
 
     optimizer: Any
@@ -89,6 +90,7 @@ class Update:
     before: State | None
     after: State | None
     line: int
+    recorded: bool = False
 
 
 @dataclass(eq=False)
@@ -209,7 +211,7 @@ class Observer:
 
     def _wrap(self, owner: Any, name: str, around: Callable) -> None:
         """`around(original, args, kwargs)` takes the place of `owner.name`."""
-        self._stack.enter_context(_replaced(owner, name, around))
+        self._stack.enter_context(replaced(owner, name, around))
 
     def _wrap_loss_functions(self) -> None:
         """A function is known by its name in Keras's modules, or in the user's own."""
@@ -301,6 +303,11 @@ class Observer:
             before=model_before,
             after=self._snapshot(),
             line=self._line(),
+            recorded=any(
+                getattr(tape, "_persistent", False)
+                for tape, block in self._of_tape.values()
+                if block in self._tapes
+            ),
         )
         if not self.steps:
             self.steps.append(Step())
@@ -426,7 +433,8 @@ def _subclasses(cls: type) -> Iterator[type]:
 
 
 @contextmanager
-def _replaced(owner: Any, name: str, around: Callable) -> Iterator[None]:
+def replaced(owner: Any, name: str, around: Callable) -> Iterator[None]:
+    """`around(original, args, kwargs)` takes the place of `owner.name` within a `with` block."""
     original = vars(owner)[name]
 
     @functools.wraps(original)

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.text import Text
 
 from fit_unfolded.check import stages
-from fit_unfolded.check.causes import Cause
+from fit_unfolded.check.causes import Cause, Departure
 from fit_unfolded.check.run import UNDECIDED, Report
 from fit_unfolded.common.tables import plain_table
 
@@ -26,7 +26,7 @@ def print_page(console: Console, report: Report) -> None:
     """The whole page."""
     title = f"{report.path}: {report.description}".rstrip(": ")
     _print_text(console, title, "bold")
-    _print_text(console, f"{report.verdict}: {_verdict(report)}", STYLES[report.verdict])
+    _print_text(console, verdict_of(report), STYLES[report.verdict])
     if report.stages:
         rows = [
             [stage.name, stage.status, str(stage.line or ""), _measured(stage)]
@@ -34,9 +34,10 @@ def print_page(console: Console, report: Report) -> None:
         ]
         headers = ["stage", "status", "line", "measured"]
         console.print(plain_table(headers, rows, text=("status", "measured")))
-    if report.stage is not None:
-        _print_lines(console, report.path, report.stage.line)
-        _print_causes(console, report)
+    for departure in report.departures:
+        _print_departure(console, report.path, departure, len(report.departures) > 1)
+    if report.stages:
+        _print_costs(console, report)
     for note in report.notes:
         _print_text(console, note)
     if report.stages:
@@ -47,6 +48,11 @@ def print_page(console: Console, report: Report) -> None:
             f"{report.seconds.get('loop', 0):.1f} s, this check "
             f"{report.seconds.get('check', 0):.1f} s.",
         )
+
+
+def verdict_of(report: Report) -> str:
+    """The verdict as one sentence."""
+    return f"{report.verdict}: {_verdict(report)}"
 
 
 def _verdict(report: Report) -> str:
@@ -82,15 +88,18 @@ def _print_lines(console: Console, path: Path, number: int) -> None:
     console.print()
 
 
-def _print_causes(console: Console, report: Report) -> None:
-    if not report.causes:
+def _print_departure(console: Console, path: Path, departure: Departure, several: bool) -> None:
+    if several:
+        _print_text(console, f"Stage {departure.stage.name}", "bold")
+    _print_lines(console, path, departure.stage.line)
+    causes = departure.causes
+    if not causes:
         text = "No known mistake makes these numbers: the cause is undecided."
         _print_text(console, text, "bold")
-        return
-    if len(report.causes) > 1:
-        text = f"{len(report.causes)} known mistakes make these numbers; the cause is undecided."
+    if len(causes) > 1:
+        text = f"{len(causes)} known mistakes make these numbers; the cause is undecided."
         _print_text(console, text, "bold")
-    for cause in report.causes:
+    for cause in causes:
         _print_cause(console, cause)
 
 
@@ -105,6 +114,20 @@ def _print_cause(console: Console, cause: Cause) -> None:
     _print_text(console, cause.write, indent="  ")
     if cause.pitfall:
         _print_text(console, f"More: fit-unfolded pitfalls {cause.name}")
+
+
+def _print_costs(console: Console, report: Report) -> None:
+    """Time and memory: what was measured, and what makes it dear."""
+    step, fit = report.measured.get("step_ms"), report.measured.get("fit_step_ms")
+    if step is not None:
+        beside = "" if fit is None else f"; fit, as a graph: {fit:.3g} ms"
+        _print_text(console, f"A batch takes {step:.3g} ms{beside}.")
+    for cost in report.costs:
+        at = f", line {cost.line}" if cost.line else ""
+        _print_text(console, f"Cost in {cost.kind}: {cost.title} ({cost.name}){at}", "bold yellow")
+        _print_text(console, f"{cost.says[:1].upper()}{cost.says[1:]}. Write: {cost.write}.")
+        if cost.pitfall:
+            _print_text(console, f"More: fit-unfolded pitfalls {cost.name}")
 
 
 def _print_text(console: Console, text: str, style: str = "", indent: str = "") -> None:

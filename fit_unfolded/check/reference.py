@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from fit_unfolded.check.observe import Observer, State, state_of, values_of
 from fit_unfolded.check.rows import Rows
+from fit_unfolded.pitfalls.source import Edit
 from fit_unfolded.workloads.user_file import UserFile
 from manual_loop.compiled.configuration import Configuration
 from manual_loop.steps import train_step
@@ -48,14 +49,16 @@ class Reference:
         changes: arguments of compile that are replaced, for a mistake.
 
     Attributes:
-        follows_rate: whether the learning rate is that of the user's optimizer too, since
-            callbacks of fit may have changed it.
+        trainable: positions in `model.variables`.
+        rates: the learning rates that fit's callbacks have left, by position in
+            `optimizer.variables`.
+        step_function, loss, edits: a step and a loss in the place of fit's, and the changes of
+            lines that led to them, see `mistaken`.
     """
 
     def __init__(self, file: UserFile, seed: int, **changes: Any):
         keras.utils.set_random_seed(seed)
         self._file, self._seed = file, seed
-        self.follows_rate = bool(file.fit.get("callbacks"))
         self.model = file.build()
         arguments = file.compile() | changes
         self.arguments = arguments
@@ -68,10 +71,50 @@ class Reference:
             place for place, v in enumerate(self.model.variables) if _is_trained(self.model, v)
         ]
         self._fresh = values_of(self.optimizer.variables)
+        inner = getattr(self.optimizer, "inner_optimizer", None)
+        rates = {id(getattr(o, "learning_rate", None)) for o in (self.optimizer, inner)}
+        self._rates = [p for p, v in enumerate(self.optimizer.variables) if id(v) in rates]
+        self.rates = {place: self._fresh[place] for place in self._rates}
+        self.step_function: StepFunction | None = None
+        self.loss: Callable | None = None
+        self.edits: list[Edit] = []
 
     def changed(self, **arguments: Any) -> "Reference":
         """Another copy, compiled with other arguments."""
         return Reference(self._file, self._seed, **arguments)
+
+    def mistaken(
+        self, function: StepFunction | None, loss: Callable | None, edit: Edit | None
+    ) -> "Reference":
+        """A copy whose step is this project's, with a step function or a loss that is wrong.
+
+        Args:
+            edit: of which the step function came.
+        """
+        other = self.changed()
+        other.step_function, other.loss = function, loss
+        other.edits = [*self.edits, *([edit] if edit else [])]
+        return other
+
+    @property
+    def compiled_loss(self) -> Callable:
+        """`(y, y_pred, sample_weight, losses) -> loss`: the right one, or the one in its place."""
+        return self.loss or self.configuration.loss
+
+    def put_rates(self) -> None:
+        """Sets the optimizer's learning rates to `rates`."""
+        for place, value in self.rates.items():
+            self.optimizer.variables[place].assign(value)
+
+    def take_rates(self) -> None:
+        """Sets `rates` to the optimizer's learning rates."""
+        values = values_of(self.optimizer.variables)
+        self.rates = {place: values[place] for place in self._rates}
+
+    def with_rates(self, slots: State | None) -> State:
+        """The optimizer's variables, with the learning rates of fit; None for a new optimizer."""
+        values = slots if slots is not None and self.takes(slots) else self._fresh
+        return [self.rates.get(place, value) for place, value in enumerate(values)]
 
     @property
     def configuration(self) -> Configuration:
@@ -96,6 +139,7 @@ class Reference:
             loss: a compiled loss in the place of the right one; only with this project's step.
         """
         self.restore(state, slots)
+        function, loss = function or self.step_function, loss or self.loss
         with Observer(self.model) as seen:
             if function is None and loss is None:
                 logs = self.model.train_step(data)
@@ -136,15 +180,12 @@ class Reference:
         return state_of(self.model), values_of(self.optimizer.variables)
 
     def restore(self, state: State, slots: State | None) -> None:
-        """Puts values into the variables; the learning rate stays that of the file."""
+        """Puts values into the variables; slots None are those of a new optimizer."""
         for variable, value in zip(self.model.variables, state, strict=True):
             variable.assign(value)
-        inner = getattr(self.optimizer, "inner_optimizer", None)
-        rates = {id(getattr(o, "learning_rate", None)) for o in (self.optimizer, inner)}
         values = slots if slots is not None and self.takes(slots) else self._fresh
         for variable, value in zip(self.optimizer.variables, values, strict=True):
-            if self.follows_rate or id(variable) not in rates:
-                variable.assign(value)
+            variable.assign(value)
 
     def takes(self, slots: State | None) -> bool:
         """Whether these are values for the variables of the optimizer."""

@@ -103,6 +103,21 @@ class Rows:
             lambda a: None if a is None else tf.convert_to_tensor(np.asarray(a)[rows]), data
         )
 
+    def joined(self, other: "Rows") -> "Rows":
+        """These rows, and those of `other` behind them."""
+        parts: list[Any] = []
+        for mine, theirs in ((self.x, other.x), (self.y, other.y)):
+            both = mine is not None and theirs is not None
+            parts.append(tree.map_structure(_concatenated, mine, theirs) if both else mine)
+        weight = self.sample_weight
+        if weight is not None:
+
+            def filled(array: np.ndarray) -> np.ndarray:
+                return _concatenated(array, np.ones([other.samples, *array.shape[1:]], array.dtype))
+
+            weight = tree.map_structure(filled, weight)
+        return Rows(parts[0], parts[1], weight, self.samples + other.samples)
+
     def _index(self, x: list[np.ndarray]) -> dict[bytes, list[int]]:
         arrays = [np.asarray(a) for a in tree.flatten(self.x)]
         places: dict[bytes, list[int]] = {}
@@ -125,6 +140,8 @@ class Problem:
         batch_size, steps: samples in a batch, batches in an epoch.
         shuffles: whether fit shuffles the rows.
         ordered: whether the data are a `tf.data.Dataset`, which has an order of its own.
+        unknown_length: whether the dataset does not tell how many batches it has.
+        class_weight: of fit, by class; None without. It is in the sample weights of `train` too.
     """
 
     train: Rows
@@ -134,6 +151,8 @@ class Problem:
     steps: int
     shuffles: bool
     ordered: bool
+    unknown_length: bool
+    class_weight: dict[int, float] | None
 
 
 def problem_of(data: dict[str, Any], fit: dict[str, Any]) -> Problem:
@@ -166,6 +185,8 @@ def problem_of(data: dict[str, Any], fit: dict[str, Any]) -> Problem:
         steps=steps or math.ceil(train.samples / batch_size),
         shuffles=bool(fit.get("shuffle", True)) and not ordered,
         ordered=ordered,
+        unknown_length=ordered and int(data["x"].cardinality()) == tf.data.UNKNOWN_CARDINALITY,
+        class_weight=class_weight,
     )
 
 
@@ -205,6 +226,10 @@ def _read(dataset: tf.data.Dataset) -> tuple[Any, Any, Any, int]:
         else:
             columns.append(tree.map_structure(lambda *parts: np.concatenate(parts), *column))
     return columns[0], columns[1], columns[2], len(tree.flatten(batches[0][0])[0])
+
+
+def _concatenated(a: Any, b: Any) -> np.ndarray:
+    return np.concatenate([a, b])
 
 
 def _key(arrays: list[np.ndarray], number: int) -> bytes:

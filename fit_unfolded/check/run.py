@@ -1,6 +1,7 @@
 """Runs the user's loop, unchanged and under observation, and draws up the verdict."""
 
 import contextlib
+import copy
 import inspect
 import io
 import sys
@@ -15,17 +16,24 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from fit_unfolded.check import causes, stages
-from fit_unfolded.check.causes import Cause
+from fit_unfolded.check import costs, stages
+from fit_unfolded.check.causes import Cause, Departure, find
+from fit_unfolded.check.compare import compare
+from fit_unfolded.check.costs import Cost
+from fit_unfolded.check.frozen import values_frozen
+from fit_unfolded.check.meter import Meter
+from fit_unfolded.check.mistakes import TRAINER
 from fit_unfolded.check.observe import Enough, Observer, State, state_of
 from fit_unfolded.check.reference import Reference
 from fit_unfolded.check.rows import Problem, problem_of
 from fit_unfolded.check.stages import DIFFERENT, NOT_COMPARED, ROUNDING, Comparison, Stage
 from fit_unfolded.common.errors import InputError
+from fit_unfolded.pitfalls.source import Place
 from fit_unfolded.workloads import user_file
 from fit_unfolded.workloads.user_file import UserFile
 
 UNDECIDED = "undecided"
+FROZEN = Place(f"{TRAINER}._make_function", "one_step_on_data = tf.function(")
 OBSERVED_SECONDS = 20.0  # of the loop run eagerly; the steps after them are not compared
 # What the loop as a graph may differ by from the same loop run eagerly, relative to the way that
 # the weights went: rounding that grows from step to step.
@@ -39,25 +47,40 @@ class Report:
     Attributes:
         path: of the user's file.
         verdict: "equal", "rounding", "different" or "undecided".
-        stage: the first stage that departs; None if none.
-        causes: known mistakes that make the loop's numbers; one, several or none.
+        departures: the stages that depart, each with the known mistakes that make its numbers.
         stages: all of them.
         notes: further sentences.
         steps, compared: updates of the loop, and how many were compared with fit's.
         seconds: of the loop as it is, and of the whole check.
+        costs: known mistakes that cost time or memory.
+        measured: figures of time and memory, by name.
+        comparison: all that was compared; None if nothing could be.
     """
 
     path: Path
     description: str
     verdict: str
-    stage: Stage | None
-    causes: list[Cause]
-    stages: list[Stage]
+    departures: list[Departure] = field(default_factory=list)
+    stages: list[Stage] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     steps: int = 0
     compared: int = 0
     epochs: int = 0
     seconds: dict[str, float] = field(default_factory=dict)
+    costs: list[Cost] = field(default_factory=list)
+    measured: dict[str, Any] = field(default_factory=dict)
+    comparison: Comparison | None = field(default=None, repr=False)
+
+    @property
+    def stage(self) -> Stage | None:
+        """The first stage that departs; None if none."""
+        return self.departures[0].stage if self.departures else None
+
+    @property
+    def causes(self) -> list[Cause]:
+        """All causes, those of the first departure first, each once."""
+        causes = [cause for departure in self.departures for cause in departure.causes]
+        return list({cause.name: cause for cause in reversed(causes)}.values())[::-1]
 
     @property
     def passed(self) -> bool:
@@ -73,10 +96,18 @@ class Report:
             "file": str(self.path),
             "line": self.stage.line if self.stage else None,
             "stages": [asdict(stage) for stage in self.stages],
-            "reproduced": [
-                {"name": c.name, "title": c.title, "exact": c.exact, "says": c.says}
-                for c in self.causes
+            "departures": [
+                {
+                    "stage": departure.stage.name,
+                    "causes": [
+                        {"name": c.name, "title": c.title, "exact": c.exact, "says": c.says}
+                        for c in departure.causes
+                    ],
+                }
+                for departure in self.departures
             ],
+            "costs": [asdict(cost) for cost in self.costs],
+            "measured": self.measured,
             "notes": self.notes,
             "epochs": self.epochs,
             "steps": self.steps,
@@ -96,7 +127,7 @@ class Trained:
     whole: bool
 
 
-def check(path: Path | str, seed: int = 0) -> Report:
+def check(path: Path | str, seed: int = 0, time_fit: bool = False) -> Report:
     """Compares the training loop of a file with fit.
 
     The file's `train` runs twice: as it is, and with its `tf.function`s run eagerly, while its
@@ -105,6 +136,7 @@ def check(path: Path | str, seed: int = 0) -> Report:
     Args:
         path: a file with `build`, `data`, `COMPILE` or `compile`, `FIT` and `train`.
         seed: the random seed.
+        time_fit: whether to measure fit's time for a batch too, where the loop wastes time.
 
     Raises:
         InputError: the file cannot be used, or `train` raises or trains nothing.
@@ -118,13 +150,18 @@ def check(path: Path | str, seed: int = 0) -> Report:
     _arguments(file, data)  # before anything runs
     problem = problem_of(data, file.fit)
     plain_begin = time.monotonic()
-    plain = _train(file, seed)
+    plain, meter = _measure(file, seed, problem)
     plain_seconds = time.monotonic() - plain_begin
     observed, seen = _observe(file, seed)
     _check_trained(file, plain)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         report = _report(file, problem, Reference(file, seed), seen, plain, observed)
+        if report.verdict == UNDECIDED and any(f.frozen for f in meter.functions.values()):
+            report = _frozen(file, problem, seed, plain, meter) or report
+        _add_costs(report, file, meter, seen)
+        if time_fit and any(cost.kind == costs.TIME for cost in report.costs):
+            report.measured["fit_step_ms"] = costs.fit_milliseconds(file, data, seed)
     report.seconds = {"loop": plain_seconds, "check": time.monotonic() - begin}
     return report
 
@@ -194,6 +231,8 @@ def _train(file: UserFile, seed: int, observe: Any = None) -> Trained:
     assert file.train is not None
     keras.utils.set_random_seed(seed)
     given = _arguments(file, _copied(file.data()))
+    if "callbacks" in given:
+        given["callbacks"] = copy.deepcopy(given["callbacks"])
     keras.utils.set_random_seed(seed)
     model = file.build()
     keras.utils.set_random_seed(seed)
@@ -213,7 +252,22 @@ def _train(file: UserFile, seed: int, observe: Any = None) -> Trained:
     return Trained(_history(file, returned), initial, state_of(model), trainable, whole)
 
 
-def _observe(file: UserFile, seed: int) -> tuple[Trained, Observer]:
+def _measure(file: UserFile, seed: int, problem: Problem) -> tuple[Trained, Meter]:
+    """The loop as it is."""
+    meters: list[Meter] = []
+    batches = problem.steps * (file.fit.get("epochs", 1) - file.fit.get("initial_epoch", 0))
+
+    @contextlib.contextmanager
+    def observe(model: Any) -> Iterator[None]:
+        with Meter(model, str(file.path.resolve()), batches) as meter:
+            meters.append(meter)
+            yield
+
+    return _train(file, seed, observe), meters[0]
+
+
+def _observe(file: UserFile, seed: int, meter: Meter | None = None) -> tuple[Trained, Observer]:
+    """The loop run eagerly; with a meter, its functions see the values that their graphs have."""
     seen: list[Observer] = []
     module = sys.modules.get(getattr(file.train, "__module__", ""))
 
@@ -223,7 +277,8 @@ def _observe(file: UserFile, seed: int) -> tuple[Trained, Observer]:
         tf.config.run_functions_eagerly(True)
         try:
             path = str(file.path.resolve())
-            with Observer(model, path, module, OBSERVED_SECONDS) as observer:
+            frozen = values_frozen(meter, model) if meter else contextlib.nullcontext()
+            with frozen, Observer(model, path, module, OBSERVED_SECONDS) as observer:
                 seen.append(observer)
                 yield
         finally:
@@ -268,7 +323,7 @@ def _report(
     plain: Trained,
     observed: Trained,
 ) -> Report:
-    report = Report(file.path, file.description, UNDECIDED, None, [], [], steps=len(seen.steps))
+    report = Report(file.path, file.description, UNDECIDED, steps=len(seen.steps))
     apart = _apart(plain, observed) if observed.whole else 0.0
     if not any(block.gradients for step in seen.steps for block in step.blocks):
         report.notes.append(
@@ -277,12 +332,13 @@ def _report(
         return report
     history = observed.history if observed.whole else plain.history
     arguments = (problem, reference, seen, history, file.fit, plain.initial)
-    found = stages.compare(*arguments, whole=observed.whole)
+    found = compare(*arguments, whole=observed.whole)
     _check_history(file, found)
-    report.stages, report.stage = list(found.stages.values()), found.first
+    report.comparison = found
+    report.stages = list(found.stages.values())
     report.compared, report.epochs = len(found.steps), len(found.epochs)
-    if report.stage is not None:
-        report.verdict, report.causes = DIFFERENT, causes.find(found)
+    if found.departed:
+        report.verdict, report.departures = DIFFERENT, find(found)
     elif not found.steps:
         report.notes.append("None of the steps could be compared with fit's.")
     elif apart > MOST_APART:
@@ -298,6 +354,53 @@ def _report(
     return report
 
 
+def _frozen(
+    file: UserFile, problem: Problem, seed: int, plain: Trained, meter: Meter
+) -> Report | None:
+    """The report on the loop with the values that its graphs froze; None if they do not explain it.
+
+    Run eagerly with these values, the loop must train the weights that it trains as graphs.
+    """
+    frozen, seen = _observe(file, seed, meter)
+    if not frozen.whole or _apart(plain, frozen) > MOST_APART:
+        return None
+    report = _report(file, problem, Reference(file, seed), seen, plain, frozen)
+    if not report.departures:
+        return None
+    function = next(f for f in meter.functions.values() if f.frozen)
+    changed = "; ".join(
+        f"{name} is {now!r} later, {then!r} in the graph"
+        for name, (then, now) in function.frozen.items()
+    )
+    worst = "to the last bit" if _apart(plain, frozen) == 0 else "to rounding"
+    cause = Cause(
+        "value-frozen-at-tracing",
+        "A Python value is frozen when the function is traced",
+        f"{changed}; run eagerly with the values in the graph, the loop trains its weights {worst}",
+        FROZEN,
+        "keep the value in a tf.Variable, or pass it as a tensor",
+        exact=worst == "to the last bit",
+    )
+    first, *_ = report.departures
+    report.departures = [Departure(first.stage, [cause])]
+    return report
+
+
+def _add_costs(report: Report, file: UserFile, meter: Meter, seen: Observer) -> None:
+    report.costs = costs.find(meter, seen, file.path, max(1, report.epochs))
+    grows = costs.growth(meter.samples)
+    report.measured = {
+        "step_ms": costs.step_milliseconds(meter),
+        "batches_without_graph": meter.eager,
+        "graphs": {
+            f.name: {"line": f.line, "graphs": len(f.traces), "calls": f.calls}
+            for f in meter.functions.values()
+        },
+        "host_reads": {str(line): count for line, count in sorted(meter.reads.items())},
+        "grows_by_batch": grows,
+    }
+
+
 def _apart(plain: Trained, observed: Trained) -> float:
     """How far the weights of both runs are apart, relative to the way that they went."""
     places = plain.trainable
@@ -310,11 +413,11 @@ def _apart(plain: Trained, observed: Trained) -> float:
 
 def _check_history(file: UserFile, found: Comparison) -> None:
     """Names and lengths, once fit's logs are known."""
-    if found.history is None or not found.logs or not found.logs[0]:
+    if found.history is None or not found.logs:
         return
-    names = list(found.logs[0])
+    names = list(next(iter(found.logs.values())))
     if found.problem.validation is not None:
-        names += [f"val_{name}" for name in found.logs[0]]
+        names += [f"val_{name}" for name in names]
     for name, values in found.history.items():
         if name not in names:
             raise InputError(
@@ -340,8 +443,39 @@ def _add_notes(report: Report, found: Comparison, observed: Trained) -> None:
         )
     if report.compared < batches:
         report.notes.append(f"Compared: {report.compared} of {batches} batches.")
-    if found.fit.get("callbacks"):
-        report.notes.append("FIT has callbacks; what they do is not compared.")
+    if found.fit.get("callbacks") and found.ends is None:
+        report.notes.append("FIT has callbacks; when they end the training was not compared.")
+    report.notes += _oddities(found)
     left = [stage.name for stage in report.stages if stage.status == NOT_COMPARED]
     if left and report.verdict in (stages.EQUAL, ROUNDING):
         report.notes.append(f"Not compared: {', '.join(left)}.")
+
+
+def _oddities(found: Comparison) -> list[str]:
+    """Where fit itself is odd, so that a right loop may train other weights than it."""
+    notes = []
+    epochs = len(found.epochs)
+    if found.problem.unknown_length:
+        steps = len(found.seen.steps)
+        notes.append(
+            "The data do not tell how many batches they have. On such data, fit as a graph runs "
+            "one step more than there are batches in each epoch (docs/details.md, 26): at the end "
+            f"its optimizer.iterations is {steps + epochs}, after {steps} batches. Each batch is "
+            "compared with fit's step; the additional steps are not held against the loop."
+        )
+    orders = [[row for step in found.steps_of(e) for row in step.rows] for e in range(epochs)]
+    if not found.problem.shuffles or len(orders) < 2 or len(orders[0]) != len(orders[1]):
+        return notes
+    if found.stages["data"].status == DIFFERENT:
+        return notes
+    if orders[0] == orders[1]:
+        notes.append(
+            "The loop has one permutation of the rows for all epochs. So has fit under a global "
+            "seed, as here; without a seed it draws a new one for each epoch (docs/details.md, 11)."
+        )
+    else:
+        notes.append(
+            "The loop draws a new permutation of the rows for each epoch. Under a global seed, fit "
+            "has the same one in all epochs (docs/details.md, 11), so its weights are others."
+        )
+    return notes

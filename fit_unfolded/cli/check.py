@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from fit_unfolded.cli import options
-from fit_unfolded.common.files import check_directory
+from fit_unfolded.common.files import check_directory, check_file
 from fit_unfolded.common.tf_import import import_tensorflow
 from fit_unfolded.workloads import user_file
 
@@ -15,6 +15,10 @@ def check(
     file: Annotated[Path, typer.Argument(metavar="FILE", hidden=True)],
     seed: options.Seed = 0,
     device: options.Device = "auto",
+    html: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Also write an HTML page with the source of all three."),
+    ] = None,
     output: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Directory to write check.json to.")
     ] = None,
@@ -27,12 +31,14 @@ def check(
     if that cannot be decided, 2 for a file that cannot be used.
     """
     user_file.summarize(file)
+    if html is not None:
+        check_file(html, "--html")
     if output is not None:
         check_directory(output, "--output")
     import_tensorflow()
     from rich.console import Console
 
-    from fit_unfolded.check import check as check_file
+    from fit_unfolded.check import check as compare_with_fit
     from fit_unfolded.check.page import print_page
     from fit_unfolded.common.device import use
     from fit_unfolded.common.files import created
@@ -42,9 +48,14 @@ def check(
     used = use(device)
     with progress_bars() as bars:
         bars.add_task("check", total=None, note=file.name)
-        report = check_file(file, seed)
+        report = compare_with_fit(file, seed, time_fit=True)
     console = Console()
     print_page(console, report)
+    if html is not None:
+        from fit_unfolded.check.html import write
+
+        write(report, html)
+        console.print(f"Written: {html}", markup=False, highlight=False)
     if output is not None:
         with created(output):
             figures = report.figures() | {"seed": seed, "device": used} | circumstances()

@@ -1,22 +1,16 @@
-"""The events of both sides as one HTML page: event, Keras's source, the loop's source.
+"""The events of both sides as one HTML page: event, Keras's source, the loop's source."""
 
-The page holds all it needs: style, script, and the source around each line, which is read from the
-installed packages when the page is written.
-"""
-
-import re
 from collections import Counter
-from dataclasses import dataclass
 from html import escape
 from importlib.metadata import version
-from importlib.resources import files
 from itertools import groupby
 from pathlib import Path
-from string import Template
 
 from fit_unfolded.common.files import check_file, replacing
+from fit_unfolded.explain import columns
+from fit_unfolded.explain.columns import Chapter, Entry, Segment
 from fit_unfolded.explain.events import Difference, Explanation, Pair
-from fit_unfolded.explain.excerpts import Source, Stop
+from fit_unfolded.explain.excerpts import Stop
 
 
 def write(explanation: Explanation, path: Path) -> None:
@@ -31,57 +25,17 @@ def write(explanation: Explanation, path: Path) -> None:
 
 
 def page(explanation: Explanation) -> str:
-    """The page as text; it asks for nothing outside itself."""
-    chapters = _chapters(explanation)
-    entries = [
-        entry for chapter in chapters for segment in chapter.segments for entry in segment.entries
-    ]
-    keras, ours = f"Keras {explanation.keras_version}", f"manual_loop {version('fit-unfolded')}"
-    fit = Source("fit", keras, [entry.fit for entry in entries])
-    loop = Source("loop", ours, [entry.loop for entry in entries])
-    return Template(_file("page.html")).substitute(
-        title=escape(f"{explanation.workload}: what compile and fit do"),
-        workload=escape(explanation.workload),
+    """The page as text."""
+    return columns.page(
+        title=f"{explanation.workload}: what compile and fit do",
+        heading=f"{explanation.workload}, unfolded",
         summary=_summary(explanation),
-        style=_file("page.css"),
-        script=_file("page.js"),
-        timeline=_timeline(chapters),
-        events="\n".join(_chapter(chapter, fit, loop) for chapter in chapters),
-        fit=fit.pane(),
-        loop=loop.pane(),
+        chapters=_chapters(explanation),
+        columns=[
+            ("fit", f"Keras {explanation.keras_version}"),
+            ("loop", f"manual_loop {version('fit-unfolded')}"),
+        ],
     )
-
-
-@dataclass(frozen=True)
-class Entry:
-    """What the reader stops at: a decision of compile, or an event."""
-
-    anchor: str  # "d1", "e12"
-    kind: str  # source of the event; empty for a decision
-    name: str  # what was called or given
-    result: str  # what it became; empty for an event
-    detail: str
-    fit: Stop
-    loop: Stop
-
-
-@dataclass(frozen=True)
-class Segment:
-    """Entries that belong together, such as those of one batch."""
-
-    heading: str  # in the list of events; empty at the beginning of a chapter
-    label: str  # on the timeline; empty where there is no room
-    block: str  # what it belongs to on the timeline
-    place: str  # in words
-    entries: list[Entry]
-
-
-@dataclass(frozen=True)
-class Chapter:
-    """Compile, an epoch, or what comes before the first or after the last."""
-
-    heading: str
-    segments: list[Segment]
 
 
 def _chapters(explanation: Explanation) -> list[Chapter]:
@@ -92,8 +46,7 @@ def _chapters(explanation: Explanation) -> list[Chapter]:
             name=decision.argument,
             result=decision.became,
             detail=decision.because,
-            fit=Stop(f"d{number}", decision.fit),
-            loop=Stop(f"d{number}", decision.loop),
+            stops=(Stop(f"d{number}", decision.fit), Stop(f"d{number}", decision.loop)),
         )
         for number, decision in enumerate(explanation.compile, start=1)
     ]
@@ -154,72 +107,10 @@ def _entry(number: int, pair: Pair) -> Entry:
         name=event.call,
         result="",
         detail=event.detail,
-        fit=Stop(f"e{number}", pair.fit, pair.fit_stack),
-        loop=Stop(f"e{number}", pair.loop, pair.loop_stack),
-    )
-
-
-def _timeline(chapters: list[Chapter]) -> str:
-    segments = [(chapter.heading, segment) for chapter in chapters for segment in chapter.segments]
-    blocks = groupby(segments, key=lambda item: (item[0], item[1].block))
-    return "\n".join(_block(block, [segment for _, segment in g]) for (_, block), g in blocks)
-
-
-def _block(block: str, segments: list[Segment]) -> str:
-    links = "".join(
-        f'<a href="#{segment.entries[0].anchor}" style="flex-grow:{len(segment.entries)}" '
-        f'aria-label="{escape(segment.place)}" title="{escape(segment.place)}">'
-        f"{segment.label}</a>"
-        for segment in segments
-    )
-    size = sum(len(segment.entries) for segment in segments)
-    return (
-        f'<div class="block {block.split(" ")[0].lower()}" style="flex-grow:{size}">'
-        f'<div>{links}</div><p aria-hidden="true">{block}</p></div>'
-    )
-
-
-def _chapter(chapter: Chapter, fit: Source, loop: Source) -> str:
-    segments = "\n".join(_segment(segment, fit, loop) for segment in chapter.segments)
-    return f'<section class="chapter"><h2>{chapter.heading}</h2>\n{segments}</section>'
-
-
-def _segment(segment: Segment, fit: Source, loop: Source) -> str:
-    heading = f"<h3>{segment.heading}</h3>" if segment.heading else ""
-    entries = "\n".join(_item(entry, fit, loop) for entry in segment.entries)
-    return (
-        f'<section class="segment" data-place="{escape(segment.place)}">{heading}'
-        f"<ol>\n{entries}</ol></section>"
-    )
-
-
-def _item(entry: Entry, fit: Source, loop: Source) -> str:
-    result = f' <span class="result">→ {_breakable(entry.result)}</span>' if entry.result else ""
-    kind = f'<span class="kind {entry.kind}">{entry.kind}</span>' if entry.kind else ""
-    detail = f'<span class="detail">{escape(entry.detail)}</span>' if entry.detail else ""
-    paper = _printed(entry.fit, fit) + _printed(entry.loop, loop)
-    return (
-        f'<li class="entry" id="{entry.anchor}"><a href="#{entry.anchor}" '
-        f'data-fit="{fit.line_id(entry.fit)}" data-loop="{loop.line_id(entry.loop)}" '
-        f'data-fit-stack="{fit.stack_id(entry.fit)}" '
-        f'data-loop-stack="{loop.stack_id(entry.loop)}">'
-        f'<span class="number">{entry.anchor[1:]}</span>'
-        f'<span class="name"><code>{_breakable(entry.name)}</code>{result}</span>'
-        f"{kind}{detail}</a>{paper}</li>"
-    )
-
-
-def _breakable(name: str) -> str:
-    """A long name, with the places where a line may end."""
-    return re.sub(r"([._=])(?=\w)", r"\1<wbr>", escape(name))
-
-
-def _printed(stop: Stop, source: Source) -> str:
-    """On paper there are no panes: each entry names its lines."""
-    line = stop.line
-    return (
-        f'<p class="printed {source.side}">{escape(line.file)}:{line.number} '
-        f"{escape(line.function)} <code>{escape(source.text(stop))}</code></p>"
+        stops=(
+            Stop(f"e{number}", pair.fit, pair.fit_stack),
+            Stop(f"e{number}", pair.loop, pair.loop_stack),
+        ),
     )
 
 
@@ -245,7 +136,3 @@ def _parting(difference: Difference | None) -> str:
         f"the loop has {loop}."
     )
     return f'<p class="parting" role="alert">{escape(words)}</p>'
-
-
-def _file(name: str) -> str:
-    return files(__package__).joinpath("page", name).read_text(encoding="utf-8")

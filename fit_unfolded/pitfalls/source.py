@@ -45,6 +45,11 @@ class Place:
                 return Lines(_short_file(owner), number, self.where.partition(":")[2], line.strip())
         raise LookupError(f"{self.where} has no line that begins with {self.line!r}")
 
+    def path(self) -> Path:
+        """The file."""
+        owner, name = _owner(self.where)
+        return Path(inspect.getsourcefile(inspect.unwrap(getattr(owner, name))) or "")
+
 
 @dataclass(frozen=True)
 class Edit:

@@ -46,12 +46,20 @@
     const side = pane.dataset.side;
     const line = document.getElementById(link.dataset[side]);
     pane.querySelector("li[aria-current]")?.removeAttribute("aria-current");
+    if (!line) return tellNone(pane);
     line.setAttribute("aria-current", "true");
     const file = line.closest("[data-file]");
     const turned = file.hidden;
     for (const other of pane.querySelectorAll("[data-file]")) other.hidden = other !== file;
     tellLine(pane, file.dataset.file, line, link.dataset[`${side}Stack`]);
     bring(pane.querySelector(".scroll"), line, 0, turned);
+  }
+
+  // An entry that has no line on this side.
+  function tellNone(pane) {
+    pane.querySelector("summary").textContent = "no such line";
+    for (const other of pane.querySelectorAll("details ol")) other.hidden = true;
+    pane.querySelector("details").classList.add("bare");
   }
 
   // File, line and function; opened, also the calls that led there.

@@ -11,6 +11,7 @@ import tensorflow as tf
 from fit_unfolded.check import assert_trains_like_fit, check
 from fit_unfolded.check.mistakes import of_logs, of_test_step, of_train_step
 from fit_unfolded.check.observe import Observer
+from fit_unfolded.check.rows import problem_of
 from fit_unfolded.common.errors import InputError
 
 MEAN = "mean.update_state(loss, sample_weight=len(xb))"
@@ -117,7 +118,7 @@ BROKEN = [
         "script",
         ("opt.apply", "grads = [tf.clip_by_norm(g, 0.1) for g in grads]\n            opt.apply"),
         "gradients",
-        ["clipped-each-variable"],
+        ["clipped-per-variable"],
         "opt.apply_gradients(",
     ),
     (
@@ -141,7 +142,7 @@ BROKEN = [
             "            self.optimizer = keras.optimizers.SGD(0.05, 0.9)\n            order = rng",
         ),
         "update",
-        ["new-optimizer"],
+        ["optimizer-made-anew"],
         "self.optimizer.apply(",
     ),
     (
@@ -155,7 +156,7 @@ BROKEN = [
         "class",
         ("y[rows]", "y[order[::-1]][start : start + batch_size]"),
         "data",
-        ["labels-apart"],
+        ["x-shuffled-without-y"],
         "sparse_categorical_crossentropy(",
     ),
     (
@@ -166,7 +167,7 @@ BROKEN = [
             ", np.concatenate([y, validation_data[1]])))",
         ),
         "data",
-        ["validation-rows-in-training"],
+        ["validation-rows-leak"],
         "model(xb, training=True)",
     ),
     (
@@ -260,7 +261,10 @@ def test_a_value_frozen_by_tf_function_is_undecided(write):
 
 
 def test_all_mistakes_point_at_lines_that_are_there():
-    for mistake in (*of_train_step(), *of_logs(), *of_test_step()):
+    weights = {0: 1.0, 1: 3.0}
+    x, y = np.zeros([4, 2], "float32"), np.array([0, 1, 1, 1])
+    problem = problem_of({"x": x, "y": y, "class_weight": weights}, {})
+    for mistake in (*of_train_step(problem), *of_logs(), *of_test_step()):
         assert mistake.keras.find().text
         if mistake.edit is not None:
             assert mistake.edit.wrong_function()
@@ -292,7 +296,7 @@ def test_weights_that_are_frozen_stay_so(write):
     assert found(check(write("class", frozen))) == ("equal", None, [])
     trained = ("self.model.trainable_weights", "self.model.weights[:4]")
     report = check(write("class", frozen, trained))
-    assert found(report) == ("different", "gradients", ["other-weights"])
+    assert found(report) == ("different", "gradients", ["frozen-layers-trained"])
 
 
 def test_a_long_loop_is_compared_as_far_as_it_was_observed(write, monkeypatch):
