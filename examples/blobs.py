@@ -5,6 +5,7 @@ The commands take this file in place of the name of a workload:
 fit-unfolded compare examples/blobs.py
 fit-unfolded explain examples/blobs.py
 fit-unfolded train examples/blobs.py
+fit-unfolded gap examples/blobs.py
 fit-unfolded bench examples/blobs.py
 fit-unfolded check examples/blobs.py
 """

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from parity import covers
 
-EXAMPLES = 16
+EXAMPLES = 8
 
 
 @covers("everything together, drawn at random")

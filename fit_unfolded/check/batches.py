@@ -7,8 +7,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from fit_unfolded.check.observe import Block
-from fit_unfolded.check.rows import Problem, Rows
+from fit_unfolded.check.distance import MOST_ULP, distance
+from fit_unfolded.check.observe import Block, LossCall
+from fit_unfolded.check.rows import Problem, Rows, taken
 from fit_unfolded.check.stages import DIFFERENT, Comparison, Stage
 
 
@@ -36,7 +37,9 @@ def compare_data(found: Comparison) -> list[Batch]:
         for block in step.blocks:
             if block.gradients and block.calls:
                 labels = block.losses[0].y if block.losses else None
-                batches.append(Batch(number, block, problem.train.find(block.calls[0].x, labels)))
+                held = block.gradients[0].held
+                rows = problem.train.find(block.calls[0].x, labels, held)
+                batches.append(Batch(number, block, rows))
     found.epochs = _epochs(
         [batch.rows for batch in batches],
         found.fit.get("epochs", 1) - found.fit.get("initial_epoch", 0) if found.whole else None,
@@ -52,8 +55,9 @@ def compare_data(found: Comparison) -> list[Batch]:
             batch.data = problem.train.batch(batch.rows)
         else:
             _check_rows(problem, stage, batch, everything)
+    came = {id(batch): _labels_of(found, batch) for batch in batches}
     for epoch in found.epochs:
-        _check_labels(problem, stage, [batches[at] for at in epoch])
+        _check_labels(problem, stage, [(batches[at], came[id(batches[at])]) for at in epoch])
     if stage.status != DIFFERENT:
         _check_epochs(found, batches)
     if stage.status != DIFFERENT:
@@ -95,9 +99,35 @@ def _as_called(train: Rows, x: list[np.ndarray], y: list[np.ndarray] | None) -> 
     return x, y
 
 
-def _check_labels(problem: Problem, stage: Stage, batches: list[Batch]) -> None:
+def _labels_of(found: Comparison, batch: Batch) -> LossCall | None:
+    """The labels that a batch came with: of the call of a loss, or of a loss written by hand.
+
+    Of the latter, an array beside the batch is meant that holds labels of the data only, if fit's
+    step with them makes the loop's loss.
+    """
+    block, train = batch.block, found.problem.train
+    if block.losses:
+        return block.losses[0]
+    if batch.rows is None or block.before is None or not isinstance(train.y, np.ndarray):
+        return None
+    gradient, right = block.gradients[0], taken(train.y, batch.rows)
+    held = [a for a in gradient.held if a.size == right.size and np.all(np.isin(a, train.y))]
+    if any(np.array_equal(np.ravel(array), np.ravel(right)) for array in held):
+        return None
+    for array in held:
+        labels = tf.constant(np.reshape(array, right.shape).astype(right.dtype))
+        data = (batch.data[0], labels, *batch.data[2:])
+        made = found.reference.step(block.before, None, data)
+        if distance([made.loss], [gradient.loss]) <= MOST_ULP:
+            return LossCall([array], gradient.line)
+    return None
+
+
+def _check_labels(
+    problem: Problem, stage: Stage, batches: list[tuple[Batch, LossCall | None]]
+) -> None:
     """The labels of an epoch: those of other rows, or none of the data's."""
-    pairs = [(b, b.block.losses[0]) for b in batches if b.rows is not None and b.block.losses]
+    pairs = [(batch, loss) for batch, loss in batches if batch.rows is not None and loss]
     wrong = [
         (batch, call)
         for batch, call in pairs
@@ -161,6 +191,10 @@ def _check_epochs(found: Comparison, batches: list[Batch]) -> None:
         if ahead < problem.train.samples // 3:
             says = f"no row comes more than {ahead} places early: a shuffle buffer of {ahead + 1}"
             stage.depart("small buffer", says, 1, line)
+    same = len(orders) > 1 and all(order == orders[0] for order in orders[1:])
+    if problem.shuffles and same and stage.status != DIFFERENT:
+        says = "all epochs have one permutation of the rows; fit, without a seed, draws new ones"
+        stage.depart("one permutation", says, batches[found.epochs[1][0]].step, line)
     if problem.shuffles and stage.status != DIFFERENT:
         stage.says = "shuffled by the loop's own means; fit is compared on these batches"
 

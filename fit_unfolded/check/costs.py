@@ -80,39 +80,48 @@ def _of_graphs(meter: Meter, seen: Observer, batches: int) -> Iterator[Cost]:
         write = "@tf.function(reduce_retracing=True) on the function that makes one step"
         yield Cost("no-graph", TIME, "No `tf.function` around the step", says, line, write)
     for function in meter.functions.values():
-        if function.tapes > 1:
+        if function.tapes > 1 and function.calls == 1:
             says = f"one graph of {function.name} holds {function.tapes} steps"
             write = "@tf.function on one step; call it for each batch"
             title = "The training loop is unrolled into one graph"
             yield Cost("loop-in-one-function", TIME, title, says, function.line, write)
-        if len(function.traces) > USUAL_GRAPHS and function.calls > 1:
-            yield _of_retracing(function)
+        yield from _of_retracing(function)
 
 
-def _of_retracing(function: Traced) -> Cost:
-    count = len(function.traces)
-    says = f"{count} graphs of {function.name} in {function.calls} calls"
+def _of_retracing(function: Traced) -> Iterator[Cost]:
+    says = f"{len(function.traces)} graphs of {function.name} in {function.calls} calls"
     if function.objects > USUAL_GRAPHS:
         says += f", for {function.objects} tf.functions were made of it"
         write = "make the tf.function once, before the first epoch"
         title = "A new `tf.function` again and again"
-        return Cost("function-made-anew", TIME, title, says, function.line, write)
-    kinds = list(zip(*function.signatures, strict=False))
-    changing = [sorted(set(kind), key=kind.index) for kind in kinds if len(set(kind)) > 1]
-    numbers = [values for values in changing if not any("[" in value for value in values)]
-    changing = numbers or changing
+        yield Cost("function-made-anew", TIME, title, says, function.line, write)
+        return
+    arguments = [list(dict.fromkeys(kind)) for kind in zip(*function.signatures, strict=False)]
+    many = [values for values in arguments if len(values) > USUAL_GRAPHS]
+    numbers = [values for values in many if all(_is_number(value) for value in values)]
+    if not many:
+        return
     named = "; ".join(
         ", ".join(values[:MOST_SIGNATURES]) + (", ..." if len(values) > MOST_SIGNATURES else "")
-        for values in changing
+        for values in numbers or many
     )
-    says += f": an argument was {named}" if named else ""
-    if numbers or not changing:
+    says += f": an argument was {named}"
+    if numbers:
         title = "A new graph for each Python number"
         write = "give it tf.constant(number), or read it from a tf.Variable"
-        return Cost("retraced-for-numbers", TIME, title, says, function.line, write)
-    title = "A new graph for each shape"
-    write = "@tf.function(reduce_retracing=True), or an input_signature with None"
-    return Cost("retraced-for-shapes", TIME, title, says, function.line, write)
+        yield Cost("retraced-for-numbers", TIME, title, says, function.line, write)
+    else:
+        title = "A new graph for each shape"
+        write = "@tf.function(reduce_retracing=True), or an input_signature with None"
+        yield Cost("retraced-for-shapes", TIME, title, says, function.line, write)
+
+
+def _is_number(value: str) -> bool:
+    try:
+        float(value)
+    except ValueError:
+        return False
+    return True
 
 
 def _of_reads(meter: Meter, batches: int, epochs: int) -> Iterator[Cost]:
@@ -200,9 +209,9 @@ def _of_memory(meter: Meter, path: Path) -> Iterator[Cost]:
     says = f"{' and '.join(parts)} more after each batch"
     if "bytes" in grows:
         says += f", {grows['bytes']:.3g} bytes"
-    first = meter.samples[0].batches
-    least = EACH * (meter.samples[-1].batches - first)
-    holders = {name: count for name, count in meter.holders.items() if count >= least}
+    least = EACH * (meter.samples[-1].batches - meter.samples[0].batches)
+    first, last = meter.holders[0], meter.holders[-1]
+    holders = {name: n for name, n in last.items() if n - first.get(name, 0) >= least}
     line = 0
     if holders:
         names = ", ".join(f"{name} ({count} at the end)" for name, count in holders.items())

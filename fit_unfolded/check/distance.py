@@ -10,6 +10,7 @@ from fit_unfolded.check.observe import State
 # Distances up to these are the same terms summed in another order, in ULP of the largest value of
 # the tensor; an update of one weight has no sums.
 MOST_ULP = 64.0
+MOST_ULP_OF_GRADIENTS = 512.0
 MOST_ULP_OF_UPDATE = 16.0
 
 

@@ -52,7 +52,7 @@ class Traced:
         calls: at the top level.
         traces: numbers of the calls that traced a graph, from 0.
         signatures: the arguments of these calls.
-        tapes: the most tapes in one graph.
+        tapes: the most tapes in one graph, or graphs with tapes that it calls.
         jit: whether XLA compiles it.
         frozen: Python values that it reads and that changed since its first trace.
     """
@@ -87,6 +87,7 @@ class Meter:
         model: the model that is trained.
         file: the user's file, absolute.
         batches: how many fit would have.
+        jit: False takes XLA from the loop's functions.
 
     Attributes:
         functions: by file and line.
@@ -96,10 +97,10 @@ class Meter:
         read_seconds: the time they took.
         asked: calls of `predict` and its like in the user's file, by name and line.
         asked_seconds: the time they took.
-        holders: containers in the user's code and how many tensors they hold.
+        holders: at each sample, containers in the user's code, and how many tensors they hold.
     """
 
-    def __init__(self, model: Any, file: str, batches: int):
+    def __init__(self, model: Any, file: str, batches: int, jit: bool = True):
         self.functions: dict[tuple[str, int], Traced] = {}
         self.eager = 0
         self.times: list[float] = []
@@ -108,15 +109,17 @@ class Meter:
         self.asked: Counter[tuple[str, int]] = Counter()
         self.asked_seconds = 0.0
         self.samples: list[Sample] = []
-        self.holders: dict[str, int] = {}
-        self._model, self._file = model, file
+        self.holders: list[dict[str, int]] = []
+        self._model, self._file, self._jit = model, file, jit
         self._places = {max(1, batches * part // SAMPLES) for part in range(1, SAMPLES + 1)}
         self._known: weakref.WeakSet[Any] = weakref.WeakSet()
-        self._depth = self._tapes = self._asking = 0
+        self._depth = self._asking = 0
+        self._tapes: list[int] = []  # the graphs that they are in
         self._lost = 0.0  # seconds that the samples took
         self._stack = ExitStack()
 
     def __enter__(self) -> "Meter":
+        gc.freeze()  # what is there already is not counted again and again
         try:
             self._wrap(FUNCTION, "__call__", self._called)
             self._wrap(tf.GradientTape, "__enter__", self._tape_entered)
@@ -131,6 +134,7 @@ class Meter:
 
     def __exit__(self, *error: Any) -> None:
         self._stack.close()
+        gc.unfreeze()
 
     def _wrap(self, owner: Any, name: str, around: Callable) -> None:
         self._stack.enter_context(replaced(owner, name, around))
@@ -140,7 +144,7 @@ class Meter:
         found = self._traced(function)
         if found is None:
             return original(*args, **kwargs)
-        before, tapes = function.experimental_get_tracing_count(), self._tapes
+        before, tapes = function.experimental_get_tracing_count(), len(self._tapes)
         top = not self._depth and tf.executing_eagerly()
         self._depth += 1
         try:
@@ -150,9 +154,8 @@ class Meter:
         if function.experimental_get_tracing_count() > before:
             found.traces.append(found.calls)
             found.signatures.append(tuple(map(_described, tf.nest.flatten([given, kwargs]))))
-            # the first call of a tf.function traces twice, to see whether it makes variables
-            runs = 1 if before else 2
-            found.tapes = max(found.tapes, -((tapes - self._tapes) // runs))
+            graphs = Counter(self._tapes[tapes:])
+            found.tapes = max(found.tapes, *graphs.values(), 0)
             found.values = values_read(function.python_function, self._model)
         else:
             for value in found.values:
@@ -161,6 +164,8 @@ class Meter:
         found.calls += 1
         if top and found.tapes:
             self._batch()
+        elif found.tapes and not tf.executing_eagerly():  # a step of the graph around it
+            self._tapes.append(id(tf.compat.v1.get_default_graph()))
         return result
 
     def _traced(self, function: Any) -> Traced | None:
@@ -175,6 +180,8 @@ class Meter:
             self._known.add(function)
             found.objects += 1
             found.jit = bool(getattr(function, "_jit_compile", False))
+            if not self._jit:
+                function._jit_compile = None
         return found
 
     def _tape_entered(self, original: Callable, args: tuple, kwargs: dict[str, Any]) -> Any:
@@ -182,7 +189,7 @@ class Meter:
             self.eager += 1
             self._batch()
         else:
-            self._tapes += 1
+            self._tapes.append(id(tf.compat.v1.get_default_graph()))
         return original(*args, **kwargs)
 
     def _read(self, original: Callable, args: tuple, kwargs: dict[str, Any]) -> Any:
@@ -231,14 +238,14 @@ class Meter:
             self._lost += time.perf_counter() - now
 
     def _sample(self) -> Sample:
-        gc.collect(1)  # a full collection takes too long
+        gc.collect()
         kinds: dict[type, list[Any]] = {EAGER_TENSOR: [], tf.GradientTape: [], VARIABLE: []}
         for thing in gc.get_objects():
             if (kind := type(thing)) in kinds:
                 kinds[kind].append(thing)
         tensors, tapes, variables = kinds.values()
         size = sum(_bytes(tensor) for tensor in tensors)
-        self.holders = self._held()
+        self.holders.append(self._held())
         return Sample(len(self.times), len(tensors), size, len(tapes), len(variables))
 
     def _held(self) -> dict[str, int]:

@@ -21,6 +21,7 @@ import tensorflow as tf
 State = list[np.ndarray]
 # Snapshots of the variables are kept up to this many bytes; later steps are not compared.
 SNAPSHOT_BYTES = 2**29
+MOST_HELD, MOST_PARTS = 2**16, 4  # elements of an array, arrays in a tuple
 
 
 @dataclass(eq=False)
@@ -30,6 +31,7 @@ class Call:
     Attributes:
         whole: whether it is the model, not a layer of it.
         training: the argument as it was given; None if it was not.
+        foreign: whether it is a layer with weights that is not in the model.
         x, outputs: the tensors, flattened structures; empty if they are ragged or sparse.
         line: of the user's file; 0 if none led there.
     """
@@ -39,6 +41,7 @@ class Call:
     x: list[np.ndarray]
     outputs: list[np.ndarray]
     line: int
+    foreign: bool = False
 
 
 @dataclass(eq=False)
@@ -58,6 +61,7 @@ class Gradient:
         shape: its shape before the sum.
         values: by the variable's position in `model.variables`; None where there is no gradient.
         others: number of sources that are not variables of the model.
+        held: arrays in the variables of the user's running functions, as many rows as the batch.
     """
 
     loss: np.floating
@@ -65,6 +69,7 @@ class Gradient:
     values: dict[int, np.ndarray | None]
     others: int
     line: int
+    held: list[np.ndarray] = field(default_factory=list)
 
 
 @dataclass(eq=False)
@@ -188,8 +193,27 @@ class Observer:
     def __exit__(self, *error: Any) -> None:
         self._stack.close()
         self.final = state_of(self._model)
+        self._leave_out_tapes_without_gradients()
         if self.steps:
             self.steps[-1].settled = self.final
+
+    def _leave_out_tapes_without_gradients(self) -> None:
+        """A step that is also used to validate has a tape then, but asks it for no gradients."""
+        kept: list[Step] = []
+        for step in self.steps:
+            for block in [block for block in step.blocks if not block.gradients]:
+                outside = kept[-1].outside if kept else self.leading
+                outside += block.calls
+            step.blocks = [block for block in step.blocks if block.gradients]
+            if step.blocks or step.updates:
+                if kept and step.blocks:
+                    kept[-1].settled = step.blocks[0].before
+                kept.append(step)
+            elif kept:
+                kept[-1].outside += step.outside
+                kept[-1].metrics += step.metrics
+        if kept:
+            self.steps = kept
 
     def _wrap_all(self) -> None:
         tape = tf.GradientTape
@@ -274,7 +298,8 @@ class Observer:
             known, others = self._by_place(sources, values)
             total = np.float32(sum(float(tf.reduce_sum(part)) for part in target))
             shape = tuple(target[0].shape) if len(target) == 1 else (len(target),)
-            block.gradients.append(Gradient(total, shape, known, others, self._line()))
+            held = self._held(block) if self._file else []
+            block.gradients.append(Gradient(total, shape, known, others, self._line(), held))
         return result
 
     def _applied(self, original: Callable, args: tuple, kwargs: dict[str, Any]) -> Any:
@@ -328,6 +353,7 @@ class Observer:
             x=_arrays(inputs),
             outputs=_arrays(outputs),
             line=self._line(),
+            foreign=any(id(variable) not in self._places for variable in args[0].weights),
         )
         if self._tapes:
             self._tapes[-1].calls.append(call)
@@ -378,6 +404,20 @@ class Observer:
                 known[place] = None if value is None else np.array(tf.convert_to_tensor(value))
         return known, others
 
+    def _held(self, block: Block) -> list[np.ndarray]:
+        rows = len(block.calls[0].x[0]) if block.calls and block.calls[0].x else 0
+        frame: Any = sys._getframe(1)
+        held: dict[int, np.ndarray] = {}
+        while frame is not None and rows:
+            if frame.f_code.co_filename == self._file:
+                for value in tf.nest.flatten([_shallow(v) for v in frame.f_locals.values()]):
+                    if id(value) in held or not len(value.shape):
+                        continue
+                    if value.shape[0] == rows and np.prod(value.shape) <= MOST_HELD:
+                        held[id(value)] = np.array(value)
+            frame = frame.f_back
+        return list(held.values())
+
     def _snapshot(self) -> State | None:
         if self._bytes > SNAPSHOT_BYTES:
             return None
@@ -393,6 +433,16 @@ class Observer:
                 return frame.f_lineno
             frame = frame.f_back
         return 0
+
+
+_EAGER = type(tf.constant(0))
+
+
+def _shallow(value: Any) -> Any:
+    """An array, or arrays in a tuple or list; nothing of other objects."""
+    if isinstance(value, tuple | list) and len(value) <= MOST_PARTS:
+        return [part for part in value if isinstance(part, np.ndarray) or type(part) is _EAGER]
+    return value if isinstance(value, np.ndarray) or type(value) is _EAGER else []
 
 
 def state_of(model: Any) -> State:

@@ -11,6 +11,7 @@ import keras
 
 PLAIN = (bool, int, float, str)
 MOST_ELEMENTS = 8  # of a list whose numbers are read one by one
+PACKAGES = ("keras", "tensorflow", "numpy")
 DEEPEST = 3  # calls of the user's functions by his functions
 
 
@@ -49,7 +50,7 @@ def _of_function(function: Any, deep: int) -> Iterator[PythonValue]:
         return
     names, constants = _names(code)
     if target is not None:
-        yield from _of_attributes("self", target, names)
+        yield from _of_attributes("self", target, names | set(getattr(target, "__dict__", {})))
     cells = dict(zip(code.co_freevars, function.__closure__ or (), strict=True))
     for name, cell in cells.items():
         try:
@@ -109,12 +110,13 @@ def _of_value(
             yield from _of_item(f"{name}[{place}]", value, place)
     elif isinstance(value, types.FunctionType | types.MethodType):
         module = getattr(value, "__module__", "") or ""
-        if deep and not module.startswith(("keras", "tensorflow", "numpy")):
+        if deep and not module.startswith(PACKAGES):
             yield from _of_function(value, deep - 1)
     elif isinstance(value, keras.optimizers.Optimizer):
         yield from _of_attributes(name, value, set(vars(value)))
     elif hasattr(value, "__dict__") and not isinstance(value, types.ModuleType | type):
-        yield from _of_attributes(name, value, names)
+        own = not type(value).__module__.startswith(PACKAGES)
+        yield from _of_attributes(name, value, set(vars(value)) if own else names)
 
 
 def _of_item(name: str, container: Any, key: Any) -> Iterator[PythonValue]:

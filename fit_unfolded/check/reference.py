@@ -201,6 +201,9 @@ class Reference:
     def evaluate(self, state: State, rows: Rows, batch_size: int) -> dict[str, float]:
         """The logs of `Model.evaluate`."""
         self.restore(state, None)
+        if rows.uneven:
+            batches = rows.batches(batch_size)
+            return floats(self.model.evaluate(batches, verbose=0, return_dict=True))
         logs = self.model.evaluate(
             rows.x,
             rows.y,

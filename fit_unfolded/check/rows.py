@@ -2,6 +2,7 @@
 
 import math
 from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,7 +24,8 @@ class Rows:
 
     Attributes:
         x, y, sample_weight: NumPy arrays `[samples, ...]`, or structures of them, as fit casts
-            them; y and sample_weight may be None.
+            them; y and sample_weight may be None. Rows of a dataset that have different shapes, as
+            of padded batches, are in arrays of objects.
         samples: number of rows.
     """
 
@@ -34,14 +36,20 @@ class Rows:
     _places: dict[tuple[str, ...], dict[bytes, list[int]]] = field(default_factory=dict)
     _used: Counter[int] = field(default_factory=Counter)
 
-    def find(self, x: list[np.ndarray], y: list[np.ndarray] | None = None) -> list[int] | None:
+    def find(
+        self,
+        x: list[np.ndarray],
+        y: list[np.ndarray] | None = None,
+        held: Sequence[np.ndarray] = (),
+    ) -> list[int] | None:
         """The row numbers of a batch of model inputs; None if a row is not among these.
 
-        Of equal rows, one whose label is also equal and which was used least is meant.
+        Of equal rows, one whose label and weight are also equal and which was used least is meant.
 
         Args:
             x: what the model was called with, flattened.
             y: the labels that the batch came with, flattened; None if unknown.
+            held: further arrays that may be its labels or weights.
         """
         if not x:
             return None
@@ -51,18 +59,14 @@ class Rows:
         places, found = self._places[dtypes], []
         if any(array.ndim == 0 or len(array) != len(x[0]) for array in x):
             return None
-        labels = tree.flatten(self.y) if y is not None and self.y is not None else []
-        known = [a for a, b in zip(y or [], labels, strict=False) if _row_size(a) == _row_size(b)]
+        further = [a for part in (self.y, self.sample_weight) for a in _leaves(part)]
+        given = [*(y or []), *held]
         for number in range(len(x[0])):
             candidates = places.get(_key(x, number))
             if candidates is None:
                 return None
-            if len(candidates) > 1 and len(known) == len(labels):
-                candidates = [
-                    place
-                    for place in candidates
-                    if all(_equal(a, number, b, place) for a, b in zip(known, labels, strict=True))
-                ] or candidates
+            if len(candidates) > 1:
+                candidates = _narrowed(candidates, number, given, further)
             place = min(candidates, key=lambda place: (self._used[place], place))
             self._used[place] += 1
             found.append(place)
@@ -82,7 +86,7 @@ class Rows:
             y: labels, flattened.
             in_order: False if each label may be that of any of the rows.
         """
-        labels = [np.asarray(part)[rows] for part in tree.flatten(self.y)]
+        labels = [taken(part, rows) for part in tree.flatten(self.y)]
         if len(labels) != len(y) or any(
             np.size(a) != np.size(b) for a, b in zip(y, labels, strict=True)
         ):
@@ -100,8 +104,18 @@ class Rows:
         data = keras.utils.pack_x_y_sample_weight(self.x, self.y, self.sample_weight)
         data = tree.lists_to_tuples(data)
         return tree.map_structure(
-            lambda a: None if a is None else tf.convert_to_tensor(np.asarray(a)[rows]), data
+            lambda a: None if a is None else tf.convert_to_tensor(taken(a, rows)), data
         )
+
+    def batches(self, size: int) -> Iterator[tuple[Any, ...]]:
+        """All rows in their order."""
+        for at in range(0, self.samples, size):
+            yield self.batch(list(range(at, min(at + size, self.samples))))
+
+    @property
+    def uneven(self) -> bool:
+        """Whether rows have different shapes."""
+        return any(np.asarray(a).dtype == object for a in tree.flatten((self.x, self.y)))
 
     def joined(self, other: "Rows") -> "Rows":
         """These rows, and those of `other` behind them."""
@@ -123,7 +137,7 @@ class Rows:
         places: dict[bytes, list[int]] = {}
         if len(arrays) != len(x):
             return places
-        arrays = [a.astype(b.dtype) for a, b in zip(arrays, x, strict=True)]
+        arrays = [_cast(a, b.dtype) for a, b in zip(arrays, x, strict=True)]
         for number in range(self.samples):
             places.setdefault(_key(arrays, number), []).append(number)
         return places
@@ -200,10 +214,15 @@ def _validation(data: Any) -> Rows | None:
 
 def _rows(x: Any, y: Any, weight: Any) -> Rows:
     x, y, weight = (
-        tree.map_structure(lambda a: None if a is None else np.array(to_array(a)), part)
+        tree.map_structure(lambda a: None if a is None else _copied(a), part)
         for part in (x, y, weight)
     )
     return Rows(x, y, weight, len(tree.flatten(x)[0]))
+
+
+def _copied(array: Any) -> np.ndarray:
+    """As fit casts it."""
+    return np.array(array if getattr(array, "dtype", None) is np.dtype(object) else to_array(array))
 
 
 def _read(dataset: tf.data.Dataset) -> tuple[Any, Any, Any, int]:
@@ -224,16 +243,56 @@ def _read(dataset: tf.data.Dataset) -> tuple[Any, Any, Any, int]:
         if column[0] is None:
             columns.append(None)
         else:
-            columns.append(tree.map_structure(lambda *parts: np.concatenate(parts), *column))
+            columns.append(tree.map_structure(_concatenated, *column))
     return columns[0], columns[1], columns[2], len(tree.flatten(batches[0][0])[0])
 
 
-def _concatenated(a: Any, b: Any) -> np.ndarray:
-    return np.concatenate([a, b])
+def _concatenated(*parts: Any) -> np.ndarray:
+    arrays = [np.asarray(part) for part in parts]
+    if len({array.shape[1:] for array in arrays}) == 1:
+        return np.concatenate(arrays)
+    rows = [row for array in arrays for row in array]
+    found = np.empty(len(rows), object)
+    for place, row in enumerate(rows):
+        found[place] = row
+    return found
+
+
+def taken(array: Any, rows: list[int]) -> np.ndarray:
+    """Those rows of an array."""
+    array = np.asarray(array)
+    return np.stack(list(array[rows])) if array.dtype == object else array[rows]
+
+
+def _cast(array: np.ndarray, dtype: Any) -> np.ndarray:
+    if array.dtype != object:
+        return array.astype(dtype)
+    found = np.empty(len(array), object)
+    for place, row in enumerate(array):
+        found[place] = row.astype(dtype)
+    return found
 
 
 def _key(arrays: list[np.ndarray], number: int) -> bytes:
     return b"|".join(np.ascontiguousarray(array[number]).tobytes() for array in arrays)
+
+
+def _leaves(structure: Any) -> list[np.ndarray]:
+    return [] if structure is None else [np.asarray(a) for a in tree.flatten(structure)]
+
+
+def _narrowed(
+    candidates: list[int], number: int, given: list[np.ndarray], further: list[np.ndarray]
+) -> list[int]:
+    """Those places whose labels and weights are the row `number` of one of the given arrays."""
+    for array in further:
+        for mine in given:
+            if _row_size(mine) == _row_size(array):
+                equal = [place for place in candidates if _equal(mine, number, array, place)]
+                if equal:
+                    candidates = equal
+                    break
+    return candidates
 
 
 def _row_size(array: np.ndarray) -> int:

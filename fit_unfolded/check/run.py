@@ -16,6 +16,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from fit_unfolded import pitfalls
 from fit_unfolded.check import costs, stages
 from fit_unfolded.check.causes import Cause, Departure, find
 from fit_unfolded.check.compare import compare
@@ -159,6 +160,8 @@ def check(path: Path | str, seed: int = 0, time_fit: bool = False) -> Report:
         report = _report(file, problem, Reference(file, seed), seen, plain, observed)
         if report.verdict == UNDECIDED and any(f.frozen for f in meter.functions.values()):
             report = _frozen(file, problem, seed, plain, meter) or report
+        if report.verdict == UNDECIDED and any(f.jit for f in meter.functions.values()):
+            _check_jit(report, file, problem, seed, observed)
         _add_costs(report, file, meter, seen)
         if time_fit and any(cost.kind == costs.TIME for cost in report.costs):
             report.measured["fit_step_ms"] = costs.fit_milliseconds(file, data, seed)
@@ -252,14 +255,16 @@ def _train(file: UserFile, seed: int, observe: Any = None) -> Trained:
     return Trained(_history(file, returned), initial, state_of(model), trainable, whole)
 
 
-def _measure(file: UserFile, seed: int, problem: Problem) -> tuple[Trained, Meter]:
-    """The loop as it is."""
+def _measure(
+    file: UserFile, seed: int, problem: Problem, jit: bool = True
+) -> tuple[Trained, Meter]:
+    """The loop as it is, or without XLA."""
     meters: list[Meter] = []
     batches = problem.steps * (file.fit.get("epochs", 1) - file.fit.get("initial_epoch", 0))
 
     @contextlib.contextmanager
     def observe(model: Any) -> Iterator[None]:
-        with Meter(model, str(file.path.resolve()), batches) as meter:
+        with Meter(model, str(file.path.resolve()), batches, jit) as meter:
             meters.append(meter)
             yield
 
@@ -386,6 +391,31 @@ def _frozen(
     return report
 
 
+def _check_jit(
+    report: Report, file: UserFile, problem: Problem, seed: int, observed: Trained
+) -> None:
+    """Names XLA if it alone makes the weights that the loop trains: it draws other random numbers.
+
+    Where fit uses XLA too, the loop is compared without it, and that is all that differs.
+    """
+    plain, meter = _measure(file, seed, problem, jit=False)
+    if report.comparison is None or _apart(plain, observed) > MOST_APART:
+        return
+    report.notes = []
+    if file.compile().get("jit_compile") is True:
+        report.verdict = ROUNDING
+        report.notes.append("Loop and fit both use XLA; they are compared without it.")
+        return
+    stage = report.comparison.stages["forward"]
+    line = next(f.line for f in meter.functions.values() if f.jit)
+    says = "with jit_compile=True other random numbers are drawn; without, the weights are fit's"
+    stage.depart("jit", says, None, line)
+    pitfall = pitfalls.get("other-jit-compile")
+    write = "@tf.function without jit_compile, or jit_compile=True in COMPILE too"
+    cause = Cause(pitfall.name, pitfall.title, says, pitfall.keras, write, exact=True)
+    report.verdict, report.departures = DIFFERENT, [Departure(stage, [cause])]
+
+
 def _add_costs(report: Report, file: UserFile, meter: Meter, seen: Observer) -> None:
     report.costs = costs.find(meter, seen, file.path, max(1, report.epochs))
     grows = costs.growth(meter.samples)
@@ -466,16 +496,14 @@ def _oddities(found: Comparison) -> list[str]:
     orders = [[row for step in found.steps_of(e) for row in step.rows] for e in range(epochs)]
     if not found.problem.shuffles or len(orders) < 2 or len(orders[0]) != len(orders[1]):
         return notes
+    if found.stages["data"].kind == "one permutation":
+        notes.append(
+            "Under a global seed, fit has one permutation for all epochs too (docs/details.md, 11)."
+        )
     if found.stages["data"].status == DIFFERENT:
         return notes
-    if orders[0] == orders[1]:
-        notes.append(
-            "The loop has one permutation of the rows for all epochs. So has fit under a global "
-            "seed, as here; without a seed it draws a new one for each epoch (docs/details.md, 11)."
-        )
-    else:
-        notes.append(
-            "The loop draws a new permutation of the rows for each epoch. Under a global seed, fit "
-            "has the same one in all epochs (docs/details.md, 11), so its weights are others."
-        )
+    notes.append(
+        "The loop draws a new permutation of the rows for each epoch. Under a global seed, fit has "
+        "the same one in all epochs (docs/details.md, 11), so its weights are others."
+    )
     return notes

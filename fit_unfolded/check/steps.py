@@ -10,6 +10,7 @@ from fit_unfolded.check.batches import Batch
 from fit_unfolded.check.callbacks import Callbacks
 from fit_unfolded.check.distance import (
     MOST_ULP,
+    MOST_ULP_OF_GRADIENTS,
     MOST_ULP_OF_UPDATE,
     distance,
     elementwise,
@@ -123,7 +124,7 @@ def _judge(
 ) -> None:
     """Notes a distance at a stage: a departure of its own only where no earlier stage departs."""
     stage = found.stages[name]
-    if ulp <= MOST_ULP:
+    if ulp <= (MOST_ULP_OF_GRADIENTS if name == "gradients" else MOST_ULP):
         stage.agree(ulp)
     elif compared.departs and compared.departs != name:
         stage.follow()
@@ -206,7 +207,7 @@ def _compare_given(found: Comparison, compared: Compared, mine: dict[int, np.nda
         _judge(found, "gradients", compared, "weights", says, line, np.inf)
         return
     ulp = gradient_distance(ours, mine)
-    if ulp > MOST_ULP:  # clipped by the loop, as the optimizer would
+    if ulp > MOST_ULP_OF_GRADIENTS:  # clipped by the loop, as the optimizer would
         clip = getattr(found.reference.optimizer, "_clip_gradients", lambda values: values)
         tensors = [keras.ops.convert_to_tensor(mine[place]) for place in ours]
         clipped = dict(zip(ours, map(np.array, clip(tensors)), strict=True))

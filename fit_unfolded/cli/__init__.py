@@ -16,6 +16,7 @@ from fit_unfolded.cli import (
     check,
     compare,
     explain,
+    gap,
     gpu_check,
     launch,
     pitfalls,
@@ -48,6 +49,7 @@ app.command("launch", cls=Command)(launch.launch)
 app.command("bench", cls=Command)(bench.bench)
 app.command("check", cls=Command)(check.check)
 app.command("explain", cls=Command)(explain.explain)
+app.command("gap", cls=Command)(gap.gap)
 app.command("pitfalls", cls=Command)(pitfalls.list_pitfalls)
 app.command("gpu-check", cls=Command)(gpu_check.check_gpu)
 

@@ -20,7 +20,7 @@ def list_pitfalls(
         typer.Option(metavar="DIR", help="Directory of the plot.  [default: results/pitfalls]"),
     ] = None,
 ) -> None:
-    """List common mistakes in training loops, each run against fit, with its measured effect.
+    """List common mistakes in training loops by symptom, each run against fit and measured.
 
     With NAME, one of those listed, show that mistake in full, with a plot.
 
@@ -38,5 +38,5 @@ def list_pitfalls(
     import_tensorflow()
     from fit_unfolded.pitfalls import run
 
-    if not (run.table() if name is None else run.one(name, directory)):
+    if not (run.index() if name is None else run.one(name, directory)):
         raise typer.Exit(1)

@@ -1,18 +1,20 @@
 """The experiment on a pitfall: fit, the right loop and the wrong loop from one seed, compared."""
 
+import gc
 import logging
 import statistics
 import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import keras
 import numpy as np
 import tensorflow as tf
 
+from fit_unfolded.common.device import divide_cpu
 from fit_unfolded.comparison.compare import TRAINERS, Check, Comparison, Run, compare
 from fit_unfolded.comparison.record import Recorder
 from fit_unfolded.comparison.ulp import log_distance
@@ -23,9 +25,10 @@ FIT, RIGHT, WRONG = "fit", "right loop", "wrong loop"
 # Values of a pitfall's `TIMED`.
 AFTER_THE_FIRST = "an epoch after the first"
 ALL = "all epochs, tracing included"
+BY_ITS_CLOCK = "what a clock tells"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # a key of `References`
 class Case:
     """Data and model of an experiment.
 
@@ -35,19 +38,35 @@ class Case:
         build: returns a new model.
         compile: returns the arguments of `compile`, new objects each time.
         fit: arguments of `fit` other than x and y; at least `batch_size` and `epochs`.
+        callbacks: returns further callbacks, new objects each time.
+        memory: whether to measure what is alive after each epoch.
     """
 
     data: tuple[Any, Any, Any, Any]
     build: Callable[[], Any]
     compile: Callable[[], dict[str, Any]]
     fit: dict[str, Any]
+    callbacks: Callable[[], list[Any]] = list
+    memory: bool = False
+
+
+class Alive(NamedTuple):
+    """The tensors outside graphs that training made and did not drop: how many, their bytes."""
+
+    tensors: int
+    bytes: int
 
 
 class Trained(NamedTuple):
-    """One side after its training: what can be seen of it, and the seconds of each epoch."""
+    """One side after its training: what can be seen of it, seconds and memory of each epoch."""
 
     run: Run
     seconds: list[float]
+    alive: list[Alive] = []  # noqa: RUF012  (a NamedTuple's default, never changed)
+
+
+# What fit and the right loop made of a case, by `(case, side)`.
+References = dict[tuple[Case, str], Trained]
 
 
 @dataclass
@@ -60,6 +79,7 @@ class Result:
         right, wrong: the two loops against fit, in all that `compare` compares.
         counts: by name of the run, what the pitfall counts; empty if nothing.
         seconds: by name of the run, of each epoch.
+        alive: by name of the run, after each epoch; empty lists if not measured.
     """
 
     pitfall: Pitfall
@@ -68,10 +88,11 @@ class Result:
     wrong: Comparison
     counts: dict[str, int]
     seconds: dict[str, list[float]]
+    alive: dict[str, list[Alive]] = field(default_factory=dict)
 
     @property
     def caught(self) -> bool:
-        """Whether the wrong loop shows, in numbers or in what is counted."""
+        """Whether the wrong loop shows, in numbers, in what is counted, or in memory."""
         return not self.wrong.match or self.counts_differ(WRONG)
 
     @property
@@ -80,8 +101,19 @@ class Result:
         return (self.right.match or not self.pitfall.equal) and not self.counts_differ(RIGHT)
 
     def counts_differ(self, name: str) -> bool:
-        """Whether what the pitfall counts is not what it is in fit."""
-        return bool(self.counts) and self.counts[name] != self.counts[FIT]
+        """Whether what the pitfall counts, or what stays alive, is not what it is in fit."""
+        counts = bool(self.counts) and self.counts[name] != self.counts[FIT]
+        return counts or self.growth(name) != self.growth(FIT)
+
+    def growth(self, name: str) -> Alive:
+        """What has come to stay from the end of the second epoch to the end of the last.
+
+        The first two may leave constants behind, which later ones find.
+        """
+        if not self.alive.get(name):
+            return Alive(0, 0)
+        _, second, *_, last = self.alive[name]
+        return Alive(last.tensors - second.tensors, last.bytes - second.bytes)
 
     @property
     def epochs(self) -> list[int]:
@@ -115,7 +147,7 @@ class Result:
         """Seconds of the wrong loop as a multiple of the right loop's.
 
         Of the median epoch after the first, in which the right loop traces; or of all epochs
-        together, where the wrong loop loses time in the first.
+        together, where the wrong loop loses time in the first; or what their clocks tell.
         """
         right, wrong = self.seconds[RIGHT], self.seconds[WRONG]
         if self.pitfall.timed == AFTER_THE_FIRST:
@@ -142,17 +174,61 @@ class Clock(keras.callbacks.Callback):
         self.seconds.append(time.perf_counter() - self._begin)
 
 
-def measure(pitfall: Pitfall, each_run: Callable[[], None] = lambda: None) -> Result:
+class LiveTensors(keras.callbacks.Callback):
+    """Notes what is alive after each epoch.
+
+    Counted are Python's objects, which is exact: a process's memory also holds what the allocators
+    keep for later. What waits for the garbage collector is not counted.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.alive: list[Alive] = []
+
+    def on_train_begin(self, logs=None):
+        gc.freeze()  # the collector need not look at what was there before
+
+    def on_train_end(self, logs=None):
+        gc.unfreeze()
+
+    def on_epoch_end(self, epoch, logs=None):
+        gc.collect()
+        kind = type(tf.constant(0.0))
+        tensors = [thing for thing in gc.get_objects() if type(thing) is kind]
+        sizes = (tensor.shape.num_elements() * tensor.dtype.size for tensor in tensors)
+        self.alive.append(Alive(len(tensors), sum(sizes)))
+
+
+def measure(
+    pitfall: Pitfall,
+    each_run: Callable[[], None] = lambda: None,
+    references: References | None = None,
+) -> Result:
     """Trains by fit, by the right loop and by the wrong one, and compares.
 
     Args:
         each_run: called after each of the three, to show progress.
+        references: of the pitfalls measured before, to which those of this one are added; its case
+            is trained by fit and by the right loop only if it is not there.
+
+    Raises:
+        RuntimeError: the pitfall needs several devices, and the CPU, in use already, is one.
     """
-    runs, seconds = {}, {}
+    if pitfall.replicas > 1:
+        divide_cpu(pitfall.replicas)
+    references = {} if references is None else references
+    case = pitfall.case() if pitfall.case else None
+    trained: dict[str, Trained] = {}
 
     def train(name: str, side: str) -> None:
-        runs[name], seconds[name] = pitfall.train(side)
-        runs[name].side = name
+        if case is None:
+            trained[name] = pitfall.train(side)
+        elif name == WRONG:
+            trained[name] = train_case(side, case)
+        else:
+            trained[name] = references.get((case, side)) or train_case(side, case)
+            references[case, side] = trained[name]
+        trained[name].run.side = name
         each_run()
 
     with _quiet():
@@ -160,6 +236,7 @@ def measure(pitfall: Pitfall, each_run: Callable[[], None] = lambda: None) -> Re
         train(RIGHT, "manual_loop")
         with pitfall.edit.applied():
             train(WRONG, "manual_loop")
+    runs = {name: found.run for name, found in trained.items()}
     counts = {name: pitfall.count(run) for name, run in runs.items()} if pitfall.count else {}
     return Result(
         pitfall=pitfall,
@@ -167,7 +244,8 @@ def measure(pitfall: Pitfall, each_run: Callable[[], None] = lambda: None) -> Re
         right=compare(runs[FIT], runs[RIGHT]),
         wrong=compare(runs[FIT], runs[WRONG]),
         counts=counts,
-        seconds=seconds,
+        seconds={name: found.seconds for name, found in trained.items()},
+        alive={name: found.alive for name, found in trained.items()},
     )
 
 
@@ -187,10 +265,13 @@ def start(side: str, case: Case) -> Any:
 
 def finish(side: str, trainer: Any, case: Case) -> Trained:
     """Fit, evaluate and predict: all that `compare` compares."""
-    recorder, clock = Recorder(), Clock()
+    recorder, clock, live = Recorder(), Clock(), LiveTensors()
     x, y, x_test, y_test = case.data
-    history = trainer.fit(x, y, callbacks=[recorder, clock], verbose=0, **case.fit)
+    callbacks = [recorder, clock, *case.callbacks(), *([live] if case.memory else [])]
+    history = trainer.fit(x, y, callbacks=callbacks, verbose=0, **case.fit)
     weights, optimizer = _values(trainer.model.variables), _values(trainer.optimizer.variables)
+    if not trainer.model.jit_compile:  # no further graphs: they are not what a pitfall is about
+        trainer.model.run_eagerly = True
     test = {"batch_size": case.fit["batch_size"], "verbose": 0, "callbacks": [recorder]}
     run = Run(
         side=side,
@@ -202,7 +283,7 @@ def finish(side: str, trainer: Any, case: Case) -> Trained:
         evaluate=trainer.evaluate(x_test, y_test, return_dict=True, **test),
         predict=trainer.predict(x_test, **test),
     )
-    return Trained(run, clock.seconds)
+    return Trained(run, clock.seconds, live.alive)
 
 
 def _values(variables: Any) -> list[tuple[str, np.ndarray]]:

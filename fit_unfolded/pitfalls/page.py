@@ -1,45 +1,83 @@
-"""The terminal reports: a table of all pitfalls, and one pitfall in full."""
+"""The terminal reports: an index of all pitfalls by symptom, and one pitfall in full."""
 
+import difflib
 import re
 import textwrap
+from collections.abc import Callable
 
 import keras
 import numpy as np
-from rich import box
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from fit_unfolded.common.tables import plain_table
 from fit_unfolded.comparison.compare import Check
-from fit_unfolded.pitfalls import Pitfall
-from fit_unfolded.pitfalls.experiment import FIT, RIGHT, WRONG, Result
+from fit_unfolded.pitfalls import COSTS, SYMPTOMS, Pitfall
+from fit_unfolded.pitfalls.experiment import BY_ITS_CLOCK, FIT, RIGHT, WRONG, Result
 
 WIDEST = 100  # columns that running text is set in
 
 
-def print_table(console: Console, results: list[Result]) -> None:
-    """One line a pitfall: how far the wrong loop is from fit, and where it shows first."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
-    table.add_column("pitfall", no_wrap=True)
-    for header in ("loss", "val_loss", "weights"):
-        table.add_column(header, justify="right")
-    table.add_column("first seen", overflow="fold")
-    for result in results:
-        table.add_row(
-            result.pitfall.name,
-            *(_most_apart(result, metric) for metric in ("loss", "val_loss")),
-            _short(result.weights_apart()) if result.pitfall.equal else "-",
-            _first_seen(result),
-        )
-    console.print(table)
+# Widths of the index's columns: 80 in all.
+NAME, FIGURE, COUNT, TIMES = 28, 9, 6, 9
+
+
+def print_index(console: Console, results: list[Result]) -> None:
+    """By symptom, one line a pitfall: how far the wrong loop is from fit, and where it shows."""
     _print_text(
         console,
-        "Columns loss and val_loss: wrong loop minus fit, after the epoch with the largest "
-        "difference. Column weights: the largest final difference. A dash: no such value, or no "
-        "seed, so two runs of fit differ as well.",
+        "Look for what you see, then: fit-unfolded pitfalls NAME. Columns loss and val_loss: wrong "
+        "loop minus fit, after the epoch with the largest difference. Column weights: the largest "
+        "final difference. Column first seen: epochs and batches count from 1. A dash: no such "
+        "value.",
     )
+    figures = [f"{name:>{FIGURE}}" for name in ("loss", "val_loss", "weights")]
+    _print_lines(console, f"{'':{NAME}}{''.join(figures)}  first seen", results, False, _numbers)
+    _print_text(
+        console,
+        "The following leave the losses alone, or change them by chance. Columns wrong and fit: "
+        "what the last column names, counted in the wrong loop and in fit. Column time: seconds of "
+        "the wrong loop as a multiple of the right loop's, measured once, on this machine.",
+    )
+    counts = f"{'wrong':>{COUNT}}{'fit':>{COUNT}}{'time':>{TIMES}}"
+    _print_lines(console, f"{'':{NAME}}{counts}  counted", results, True, _costs)
     _print_sum(console, results)
+
+
+def _print_lines(
+    console: Console,
+    header: str,
+    results: list[Result],
+    costs: bool,
+    line: Callable[[Result], str],
+) -> None:
+    """The symptoms of one kind, costs or not, each with its pitfalls."""
+    console.print(Text(header))
+    for symptom in SYMPTOMS[COSTS:] if costs else SYMPTOMS[:COSTS]:
+        found = [result for result in results if result.pitfall.symptom == symptom]
+        if found:
+            console.print(Text(symptom, style="bold"))
+        for result in found:
+            console.print(Text(f"  {result.pitfall.name:{NAME - 2}}{line(result)}"), soft_wrap=True)
+    console.print()
+
+
+def _numbers(result: Result) -> str:
+    first = result.first()
+    losses = [_most_apart(result, metric) for metric in ("loss", "val_loss")]
+    figures = [f"{text:>{FIGURE}}" for text in (*losses, _short(result.weights_apart()))]
+    return f"{''.join(figures)}  {_when(first) if first else 'nowhere'}"
+
+
+def _costs(result: Result) -> str:
+    counts, counted = result.counts, result.pitfall.counted
+    if not counts:
+        grown = {name: result.growth(name) for name in (WRONG, FIT)}
+        counts = {name: growth.tensors for name, growth in grown.items()}
+        counted = f"tensors kept, {grown[WRONG].bytes:,} bytes"
+    slower = result.slower() if result.pitfall.timed else None
+    time = "-" if slower is None else f"{slower:.0f} x" if slower >= 10 else f"{slower:.2g} x"
+    return f"{counts[WRONG]:>{COUNT}}{counts[FIT]:>{COUNT}}{time:>{TIMES}}  {counted}"
 
 
 def print_pitfall(console: Console, result: Result) -> None:
@@ -53,12 +91,16 @@ def print_pitfall(console: Console, result: Result) -> None:
     if result.counts:
         counts = ", ".join(f"{name} {count}" for name, count in result.counts.items())
         _print_text(console, f"Counted, {pitfall.counted}: {counts}.")
+    if result.alive.get(FIT):
+        _print_memory(console, result)
     if pitfall.timed:
-        _print_text(
-            console,
-            f"The wrong loop took {result.slower():.3g} times as long as the right one for "
-            f"{pitfall.timed}; measured once, on this machine.",
+        slower = f"{result.slower():.3g}"
+        text = (
+            f"The wrong clock tells {slower} times what the right one does"
+            if pitfall.timed == BY_ITS_CLOCK
+            else f"The wrong loop took {slower} times as long as the right one for {pitfall.timed}"
         )
+        _print_text(console, f"{text}; measured once, on this machine.")
     _print_places(console, pitfall)
 
 
@@ -78,15 +120,24 @@ def _print_sum(console: Console, results: list[Result]) -> None:
 
 
 def _print_pieces(console: Console, pitfall: Pitfall) -> None:
+    """As a diff that mends the loop."""
     right = pitfall.edit.find()
-    for name, lines, sign, style in (
-        (f"right: {right.file}:{right.first}, {right.function}", right.text, "-", "green"),
-        ("wrong", textwrap.dedent(pitfall.edit.wrong.strip("\n")), "+", "red"),
-    ):
-        console.print(Text(name, style="bold"))
-        for line in lines.splitlines():
-            console.print(Text(f"  {sign} {line}".rstrip(), style=style), soft_wrap=True)
+    place = f"{right.file}:{right.first}, {right.function}"
+    console.print(Text(f"- wrong, + right: {place}", style="bold"))
+    wrong_lines = textwrap.dedent(pitfall.edit.wrong.strip("\n")).splitlines()
+    right_lines = right.text.splitlines()
+    matcher = difflib.SequenceMatcher(None, wrong_lines, right_lines, autojunk=False)
+    for kind, a, b, c, d in matcher.get_opcodes():
+        changed = kind != "equal"
+        for line in wrong_lines[a:b]:
+            _print_line(console, "-" if changed else " ", line, "red" if changed else "")
+        for line in right_lines[c:d] if changed else ():
+            _print_line(console, "+", line, "green")
     console.print()
+
+
+def _print_line(console: Console, sign: str, line: str, style: str) -> None:
+    console.print(Text(f"  {sign} {line}".rstrip(), style=style), soft_wrap=True)
 
 
 def _print_epochs(console: Console, result: Result) -> None:
@@ -114,7 +165,7 @@ def _print_checks(console: Console, result: Result) -> None:
     console.print(plain_table(headers, rows))
     first = result.first()
     if first is not None:
-        _print_text(console, f"The wrong loop differs first in {first.name}: {first.first}.")
+        _print_text(console, f"The wrong loop differs first in {first.name}: {_from_one(first)}.")
     if not result.pitfall.equal:
         _print_text(console, "This experiment has no seed: two runs of fit differ as well.")
 
@@ -140,29 +191,41 @@ def _print_text(console: Console, text: str, style: str = "", indent: str = "") 
     console.print(Text(filled + "\n", style=style), soft_wrap=True)
 
 
-def _first_seen(result: Result) -> str:
-    parts = []
-    first = result.first()
-    if first is not None and result.pitfall.equal:
-        parts.append(_when(first))
-    if result.counts:
-        counts = result.counts
-        parts.append(f"{result.pitfall.counted}: {counts[WRONG]}, fit {counts[FIT]}")
-    if result.pitfall.timed:
-        parts.append(f"time {result.slower():.3g} x")
-    return "; ".join(parts) or "nothing"
+CALL = re.compile(r"(?:epoch (\d+), )?on_(train|test)_batch_end\((\d+)\)")
 
 
 def _when(check: Check) -> str:
     """The batch after which the logs differ, counted from 1; else the kind of thing compared."""
-    place = re.match(r"(?:epoch (\d+), )?on_(train|test)_batch_end\((\d+)\)", check.first or "")
+    place = CALL.match(check.first or "")
     if place is None:
         return check.name
     epoch, kind, batch = place.groups()
     if epoch is None:
         return f"evaluate, batch {int(batch) + 1}"
-    part = "" if kind == "train" else "validation "
+    part = "" if kind == "train" else "val "
     return f"epoch {int(epoch) + 1}, {part}batch {int(batch) + 1}"
+
+
+def _from_one(check: Check) -> str:
+    """What differs first, with epochs and batches counted from 1."""
+    return CALL.sub(lambda _: _when(check), check.first or "", count=1)
+
+
+def _print_memory(console: Console, result: Result) -> None:
+    """What is alive after each epoch."""
+    rows = [
+        [f"{what}, {name}", *(f"{getattr(alive, what):,}" for alive in result.alive[name])]
+        for what in ("tensors", "bytes")
+        for name in (FIT, RIGHT, WRONG)
+    ]
+    console.print(plain_table(["alive after epoch", *map(str, result.epochs)], rows))
+    growth = result.growth(WRONG)
+    _print_text(
+        console,
+        f"From epoch {result.epochs[1]} on, the wrong loop keeps {growth.tensors:,} more tensors, "
+        f"{growth.bytes:,} bytes. Counted are the tensors outside graphs that were made in the "
+        "training and that Python still holds.",
+    )
 
 
 def _most_apart(result: Result, metric: str) -> str:

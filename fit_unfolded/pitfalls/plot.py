@@ -23,16 +23,17 @@ LOGARITHMIC_FROM = 50  # times the smallest loss
 def draw(path: Path, result: Result) -> None:
     """Writes the picture as PNG, 7.2 x 4.2 inches at 200 dpi."""
     metrics = [name for name in ("loss", "val_loss") if name in result.runs[FIT].history]
-    columns = len(metrics) + bool(result.counts)
+    last = _draw_counts if result.counts else _draw_alive if result.alive.get(FIT) else None
+    columns = len(metrics) + bool(last)
     figure = Figure(figsize=(7.2, 4.2), layout="constrained")
-    widths = [3] * len(metrics) + [1.3] * bool(result.counts)
+    widths = [3] * len(metrics) + [1.3] * bool(last)
     grid = figure.add_gridspec(2, columns, height_ratios=[2.2, 1], width_ratios=widths)
     for column, metric in enumerate(metrics):
         values = figure.add_subplot(grid[0, column])
         _draw_values(values, result, metric)
         _draw_distance(figure.add_subplot(grid[1, column], sharex=values), result, metric)
-    if result.counts:
-        _draw_counts(figure.add_subplot(grid[:, -1]), result)
+    if last:
+        last(figure.add_subplot(grid[:, -1]), result)
     for axes in figure.axes:
         axes.spines[["top", "right"]].set_visible(False)
         axes.tick_params(labelsize=8)
@@ -66,7 +67,7 @@ def _draw_distance(axes: Axes, result: Result, metric: str) -> None:
         axes.set_ylim(0, 1)
         _write(axes, "the wrong loop's loss is not finite")
     axes.set_ylim(bottom=0)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.set_ylabel("apart from fit", fontsize=9)
     axes.set_xlabel("epoch", fontsize=9)
 
@@ -81,5 +82,14 @@ def _draw_counts(axes: Axes, result: Result) -> None:
     bars = axes.bar(names, list(result.counts.values()), color=colors, width=0.6)
     axes.bar_label(bars, fontsize=8, padding=2)
     axes.set_xticks(range(len(names)), [name.replace(" ", "\n") for name in names])
-    axes.yaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.yaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.set_title(result.pitfall.counted or "", fontsize=8, wrap=True)
+
+
+def _draw_alive(axes: Axes, result: Result) -> None:
+    for name in (FIT, RIGHT, WRONG):
+        axes.plot(result.epochs, [alive.tensors for alive in result.alive[name]], **STYLES[name])
+    axes.set_ylim(bottom=0)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    axes.set_xlabel("epoch", fontsize=9)
+    axes.set_title("tensors alive", fontsize=8)

@@ -1,4 +1,4 @@
-"""`fit-unfolded pitfalls`: the table of all, or one in full."""
+"""`fit-unfolded pitfalls`: the index of all, or one in full."""
 
 from pathlib import Path
 
@@ -7,25 +7,29 @@ from rich.console import Console
 from fit_unfolded.common.files import created, replacing
 from fit_unfolded.common.progress_bars import progress_bars
 from fit_unfolded.pitfalls import get, names, page, plot
-from fit_unfolded.pitfalls.experiment import measure
+from fit_unfolded.pitfalls.experiment import References, measure
 
 RUNS = 3  # fit, right loop, wrong loop
 
 
-def table() -> bool:
-    """Measures all pitfalls and prints the table; whether each was caught, and no right loop."""
+def index() -> bool:
+    """Measures all pitfalls and prints the index; whether each was caught, and no right loop."""
     results = []
+    references: References = {}
     with progress_bars() as bars:
         task = bars.add_task("pitfalls", total=RUNS * len(names()), note="")
-        for name in names():
-            bars.update(task, note=name)
-            results.append(measure(get(name), lambda: bars.advance(task)))
-    page.print_table(Console(), results)
+        found = [get(name) for name in names()]
+        # a CPU can be divided into several only before it is used
+        for pitfall in sorted(found, key=lambda pitfall: -pitfall.replicas):
+            bars.update(task, note=pitfall.name)
+            results.append(measure(pitfall, lambda: bars.advance(task), references))
+    results.sort(key=lambda result: result.pitfall.name)
+    page.print_index(Console(), results)
     return all(result.caught and result.right_holds for result in results)
 
 
 def one(name: str, directory: Path) -> bool:
-    """Measures one pitfall, prints its page, writes `NAME.png`; the result as of `table`."""
+    """Measures one pitfall, prints its page, writes `NAME.png`; the result as of `index`."""
     with progress_bars() as bars:
         task = bars.add_task("pitfall", total=RUNS, note=name)
         result = measure(get(name), lambda: bars.advance(task))

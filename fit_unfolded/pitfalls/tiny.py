@@ -1,5 +1,6 @@
 """Data and models that several experiments share: small, and trained in a second."""
 
+import functools
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from fit_unfolded.pitfalls.experiment import Case
 from fit_unfolded.workloads import Data
 
 CLASSES = 3
@@ -51,6 +53,98 @@ def classifier(*hidden: Any, activation: str | None = "softmax") -> keras.Model:
 def eager(optimizer: Any, loss: Any = SPARSE, **more: Any) -> dict[str, Any]:
     """Arguments of `compile` for a run without a graph: exact, and nothing to trace."""
     return {"optimizer": optimizer, "loss": loss, "run_eagerly": True, **more}
+
+
+# Cases of several pitfalls, one object each: fit and the right loop train them once for all.
+
+
+@functools.cache
+def plain_case() -> Case:
+    """Four batches of twelve an epoch, momentum, an accuracy, and rows held back."""
+    return Case(
+        data=blobs(60, spread=2.0),
+        build=lambda: classifier(),
+        compile=lambda: eager(keras.optimizers.SGD(0.05, momentum=0.9), metrics=["acc"]),
+        fit={"epochs": 4, "batch_size": 12, "validation_split": 0.2},
+    )
+
+
+@functools.cache
+def regularized_case() -> Case:
+    """A strong L2 regularizer."""
+    return Case(
+        data=blobs(),
+        build=lambda: classifier(
+            keras.layers.Dense(8, kernel_regularizer=keras.regularizers.L2(0.05))
+        ),
+        compile=lambda: eager("adam"),
+        fit={"epochs": 5, "batch_size": 11},
+    )
+
+
+@functools.cache
+def class_weight_case() -> Case:
+    """The third class counts five times; a part of the data is held back."""
+    return Case(
+        data=blobs(),
+        build=lambda: classifier(),
+        compile=lambda: eager(keras.optimizers.SGD(0.05)),
+        fit={
+            "epochs": 5,
+            "batch_size": 11,
+            "class_weight": {0: 1.0, 1: 1.0, 2: 5.0},
+            "validation_split": 0.25,
+        },
+    )
+
+
+@functools.cache
+def clipped_case() -> Case:
+    """Gradients that are longer than they may be, most of them, all together."""
+    return Case(
+        data=blobs(48, spread=2.0),
+        build=lambda: classifier(keras.layers.Dense(8, activation="relu")),
+        compile=lambda: eager(keras.optimizers.SGD(0.3, global_clipnorm=0.3)),
+        fit={"epochs": 4, "batch_size": 12},
+    )
+
+
+@functools.cache
+def uneven_case() -> Case:
+    """Batches of 12, 12 and 11 samples; of 20 samples to test, 8 fill no batch."""
+    return Case(
+        data=blobs(80, spread=2.0),
+        build=lambda: classifier(),
+        compile=lambda: eager(keras.optimizers.SGD(0.1)),
+        fit={"epochs": 4, "batch_size": 12, "validation_split": 0.56},
+    )
+
+
+@functools.cache
+def float16_case() -> Case:
+    """Layers that compute in float16; plain SGD shows the size of the gradients as it is."""
+
+    def build() -> keras.Model:
+        with dtype_policy("mixed_float16"):
+            return classifier(keras.layers.Dense(8, activation="relu"))
+
+    return Case(
+        data=blobs(),
+        build=build,
+        compile=lambda: eager(keras.optimizers.SGD(0.1)),
+        fit={"epochs": 5, "batch_size": 11},
+    )
+
+
+@functools.cache
+def traced_case() -> Case:
+    """A graph, and a layer that counts how often it is traced."""
+    return Case(
+        data=blobs(33),
+        build=lambda: classifier(Traced()),
+        compile=lambda: {"optimizer": "sgd", "loss": SPARSE},
+        fit={"epochs": 4, "batch_size": 11},
+    )
 
 
 @contextmanager

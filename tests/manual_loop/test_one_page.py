@@ -3,9 +3,6 @@
 import ast
 import contextlib
 import io
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import keras
@@ -70,14 +67,3 @@ def test_the_page_imports_nothing_of_this_project():
     ]
     assert sorted(modules) == ["keras", "numpy", "os", "tensorflow"]
     assert len(PAGE.read_text().splitlines()) <= 95
-
-
-def test_the_page_runs_as_a_module_without_log_lines():
-    """In an environment without settings of TensorFlow's."""
-    plain = {k: v for k, v in os.environ.items() if not k.startswith("TF_")}
-    command = [sys.executable, "-m", "manual_loop.one_page"]
-    done = subprocess.run(command, env=plain, capture_output=True, text=True, check=True)
-    assert done.stderr == ""
-    lines = done.stdout.splitlines()
-    assert len(lines) == 100
-    assert lines[0].split()[:3] == ["epoch", "1", "loss"]

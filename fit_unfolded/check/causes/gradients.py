@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from fit_unfolded.check.causes.cause import OPTIMIZER, Cause
-from fit_unfolded.check.distance import MOST_ULP, gradient_distance
+from fit_unfolded.check.distance import MOST_ULP_OF_GRADIENTS, gradient_distance
 from fit_unfolded.check.mistakes import TRAINER
 from fit_unfolded.check.stages import Compared, Comparison, Stage, merged
 from fit_unfolded.pitfalls.source import Place
@@ -59,7 +59,7 @@ def _of_weights(found: Comparison, stage: Stage, departed: list[Compared]) -> Ca
 def _of_clipping(pairs: list[tuple[Gradients, Gradients]]) -> Iterator[Cause]:
     for name, says, clip in _clips(*pairs[0]):
         worst = max(gradient_distance(given, clip(mine)) for mine, given in pairs)
-        if worst <= MOST_ULP:
+        if worst <= MOST_ULP_OF_GRADIENTS:
             title = f"Gradients are clipped {says}"
             write = "optimizer.apply_gradients(zip(gradients, weights)); or clip in COMPILE too"
             measured = f"clipping the tape's gradients so gives the loop's, to {worst:.2g} ULP"
@@ -74,7 +74,7 @@ def _of_scaling(pairs: list[tuple[Gradients, Gradients]]) -> Iterator[Cause]:
         gradient_distance(given, {p: g * np.float32(ratio) for p, g in mine.items()})
         for mine, given in pairs
     )
-    if worst <= MOST_ULP:
+    if worst <= MOST_ULP_OF_GRADIENTS:
         title = f"Gradients are multiplied by {ratio:.6g} before the update"
         measured = f"on each of {len(pairs)} steps, to {worst:.2g} ULP"
         write = "optimizer.apply_gradients(zip(gradients, weights))"
@@ -90,7 +90,7 @@ def _of_sum(found: Comparison, departed: list[Compared]) -> Iterator[Cause]:
             total[place] = total.get(place, np.float32(0)) + value
         if step in departed:
             worst = max(worst, gradient_distance(known(merged(step.step.updates)), total))
-    if worst <= MOST_ULP:
+    if worst <= MOST_ULP_OF_GRADIENTS:
         title = "Gradients are added to those of the steps before"
         measured = f"their sum is given, to {worst:.2g} ULP"
         write = "set the accumulated gradients to zero after each update"
@@ -105,25 +105,26 @@ def _of_accumulation(found: Comparison, step: Compared, blocks: int) -> Iterator
     def mean(parts: list[Any], by: int) -> Gradients:
         return {place: sum(part[place] for part in parts) / np.float32(by) for place in parts[0]}
 
-    worst = gradient_distance(given, mean(parts, 1))
-    if worst <= MOST_ULP:
+    clip = getattr(found.reference.optimizer, "_clip_gradients", lambda values: values)
+
+    def clipped(part: Any) -> Gradients:
+        values = clip(list(map(tf.constant, part.values())))
+        return dict(zip(part, map(np.array, values), strict=True))
+
+    total = mean(parts, 1)
+    worst = min(gradient_distance(given, total), gradient_distance(given, clipped(total)))
+    if worst <= MOST_ULP_OF_GRADIENTS:
         title = "Accumulated gradients are not divided by the number of batches"
         measured = f"their sum over {blocks} batches is given, to {worst:.2g} ULP"
         write = f"[g / {blocks} for g in accumulated]"
         name = "accumulation-not-divided"
         yield Cause(name, title, measured, ACCUMULATED, write, exact=worst == 0)
-    clip = getattr(found.reference.optimizer, "_clip_gradients", None)
-    if clip is None:
-        return
-    clipped = [
-        dict(zip(part, map(np.array, clip(list(map(tf.constant, part.values())))), strict=True))
-        for part in parts
-    ]
-    if gradient_distance(mean(parts, blocks), mean(clipped, blocks)) <= MOST_ULP:
+    each = list(map(clipped, parts))
+    if gradient_distance(mean(parts, blocks), mean(each, blocks)) <= MOST_ULP_OF_GRADIENTS:
         return  # nothing is clipped
     for by in (blocks, 1):
-        worst = gradient_distance(given, mean(clipped, by))
-        if worst <= MOST_ULP:
+        worst = gradient_distance(given, mean(each, by))
+        if worst <= MOST_ULP_OF_GRADIENTS:
             title = "The gradients of each batch are clipped before they are averaged"
             measured = f"this gives the loop's gradients, to {worst:.2g} ULP"
             write = "average the accumulated gradients, then clip them"

@@ -23,6 +23,7 @@ from manual_loop.steps import test_step
 
 Logs = dict[int, dict[str, float]]  # by epoch
 TESTED_EPOCHS = 2
+TESTED_EPOCHS_OF_RESETS = 4  # a count of few samples may agree by chance
 REPLAYED_SECONDS = 12.0  # mistakes that come later in the list are not tried
 RESET = Place(f"{TRAINER}.fit", "self.reset_metrics()")
 RESET_BEFORE_VALIDATION = Place(f"{TRAINER}.evaluate", "self.reset_metrics()")
@@ -90,7 +91,11 @@ def _right(found: Comparison) -> Logs:
 
 
 def _epochs(found: Comparison) -> list[int]:
-    return [epoch for epoch in range(found.complete) if epoch in found.logs][:TESTED_EPOCHS]
+    return _complete(found)[:TESTED_EPOCHS]
+
+
+def _complete(found: Comparison) -> list[int]:
+    return [epoch for epoch in range(found.complete) if epoch in found.logs]
 
 
 def _departing(found: Comparison, mine: dict[str, list[float]], right: Logs) -> list[str]:
@@ -118,7 +123,8 @@ def _explained(
             break
         if not departing or len(epochs) < candidate.least_epochs:
             continue
-        logs = candidate.logs(epochs[:1] if candidate.least_epochs == 1 else epochs)
+        more = _complete(found)[:TESTED_EPOCHS_OF_RESETS]
+        logs = candidate.logs(epochs[:1] if candidate.least_epochs == 1 else more)
         made = [name for name in departing if _agrees(found, name, mine, logs)]
         if made and candidate.least_epochs == 1:
             logs = candidate.logs(epochs)
@@ -307,8 +313,7 @@ def _validation_batches(found: Comparison, epoch: int, rows: Rows | None) -> Ite
         return
     found.reference.restore(state, None)
     size = found.fit.get("validation_batch_size") or found.problem.batch_size
-    for at in range(0, rows.samples, size):
-        yield rows.batch(list(range(at, min(at + size, rows.samples))))
+    yield from rows.batches(size)
 
 
 def _test(found: Comparison, function: Callable, data: Any) -> dict[str, float]:

@@ -5,9 +5,10 @@ from collections.abc import Iterator
 import keras
 import tensorflow as tf
 
+from fit_unfolded import pitfalls
 from fit_unfolded.check import mistakes
 from fit_unfolded.check.causes.cause import Cause, cause_of
-from fit_unfolded.check.distance import MOST_ULP, distance, gradient_distance
+from fit_unfolded.check.distance import MOST_ULP, MOST_ULP_OF_GRADIENTS, distance, gradient_distance
 from fit_unfolded.check.mistakes import Mistake
 from fit_unfolded.check.observe import state_of
 from fit_unfolded.check.stages import Compared, Comparison, Stage
@@ -19,6 +20,13 @@ def of_step(found: Comparison, stage: Stage) -> Iterator[Cause]:
     """Mistakes in this project's step that make the loop's outputs, loss and gradients."""
     if stage.kind == "second call":
         yield from _of_second_call(found, stage)
+        return
+    foreign = [(s, call) for s in found.steps for call in s.block.calls if call.foreign]
+    if foreign:
+        pitfall = pitfalls.get("layer-built-in-step")
+        says = f"on step {foreign[0][0].number}, a layer with weights is called that model has not"
+        write = "make the layer once, in build()"
+        yield Cause(pitfall.name, pitfall.title, says, pitfall.keras, write, exact=True)
         return
     departed = [step for step in found.steps if step.departs == stage.name]
     if not departed:
@@ -85,7 +93,10 @@ def _reproduces(
             theirs = {p: g for p, g in made.gradients.items() if g is not None}
             if mine.keys() != theirs.keys():
                 return None
-            worst = max(worst, gradient_distance(mine, theirs))
+            apart = gradient_distance(mine, theirs)
+            if apart > MOST_ULP_OF_GRADIENTS:
+                return apart
+            worst = max(worst, min(apart, MOST_ULP))
         if worst > MOST_ULP:
             return worst
     return worst

@@ -58,6 +58,12 @@ OF_ROWS = {
         PERMUTED,
         "order = rng.permutation(n) in each epoch; dataset.shuffle(n)",
     ),
+    "one permutation": (
+        "one-permutation",
+        "One permutation of the rows for all epochs",
+        PERMUTED,
+        "draw a new one in each epoch; dataset.shuffle(n) without reshuffle_each_iteration=False",
+    ),
     "small buffer": (
         "small-shuffle-buffer",
         "A shuffle buffer smaller than the data",

@@ -66,6 +66,8 @@ def _of_new_optimizer(found: Comparison, steps: list[Compared]) -> Iterator[Caus
         before, _, gradients = _update_of(step)
         return found.reference.update(before, None, gradients)[0]
 
+    if any(u.slots_before is not None and np.any(u.slots_before[0]) for u in steps[0].step.updates):
+        return  # its iterations are not 0
     worst = _worst(found, steps[:1], fresh)
     if steps[0].number > 1 and worst <= MOST_ULP_OF_UPDATE:
         optimizers = {id(u.optimizer) for s in found.seen.steps for u in s.updates}

@@ -13,6 +13,7 @@ from fit_unfolded.pitfalls.experiment import Case
 from fit_unfolded.pitfalls.source import Edit, Place
 from fit_unfolded.pitfalls.tiny import blobs, classifier, eager
 
+SYMPTOM = "same losses, other model at the end"
 EDIT = Edit(
     "manual_loop.trainer:Trainer.fit",
     right="model.optimizer.finalize_variable_values(model.trainable_weights)",

@@ -12,6 +12,7 @@ from fit_unfolded.pitfalls.experiment import Case
 from fit_unfolded.pitfalls.source import Edit, Place
 from fit_unfolded.pitfalls.tiny import blobs, classifier, eager
 
+SYMPTOM = "loss too high, or it falls too slowly"
 EDIT = Edit(
     "manual_loop.distribution.single_device:train_step",
     right="y_pred = forward(model, x, training=True)",
@@ -34,5 +35,5 @@ def case():
         data=blobs(shift=3.0),
         build=lambda: classifier(keras.layers.BatchNormalization(momentum=0.8)),
         compile=lambda: eager("adam"),
-        fit={"epochs": 5, "batch_size": 11},
+        fit={"epochs": 3, "batch_size": 11},
     )

@@ -6,13 +6,11 @@ another best epoch, though it learns the same weights. For weighted validation, 
 `validation_data=(x, y, sample_weight)`.
 """
 
-import keras
-
 from fit_unfolded.pitfalls import Thread
-from fit_unfolded.pitfalls.experiment import Case
 from fit_unfolded.pitfalls.source import Edit, Place
-from fit_unfolded.pitfalls.tiny import blobs, classifier, eager
+from fit_unfolded.pitfalls.tiny import class_weight_case
 
+SYMPTOM = "val_loss too high"
 EDIT = Edit(
     "manual_loop.distribution.single_device:test_step",
     right="loss = compiled_loss(y, y_pred, sample_weight, model.losses)",
@@ -30,18 +28,4 @@ THREAD = Thread(
     "A proposal to weigh the validation data too, declined: class weights shall help "
     "training, and evaluation cannot know the labels.",
 )
-
-
-def case():
-    """The third class counts five times; a part of the data is held back."""
-    return Case(
-        data=blobs(),
-        build=lambda: classifier(),
-        compile=lambda: eager(keras.optimizers.SGD(0.05)),
-        fit={
-            "epochs": 5,
-            "batch_size": 11,
-            "class_weight": {0: 1.0, 1: 1.0, 2: 5.0},
-            "validation_split": 0.25,
-        },
-    )
+case = class_weight_case

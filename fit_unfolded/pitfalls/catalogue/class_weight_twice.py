@@ -5,12 +5,10 @@ A class weight is a sample weight, looked up by the label before the batch reach
 weights built in, squares it: a class that should count five times counts twenty-five times.
 """
 
-import keras
-
-from fit_unfolded.pitfalls.experiment import Case
 from fit_unfolded.pitfalls.source import Edit, Place
-from fit_unfolded.pitfalls.tiny import blobs, classifier, eager
+from fit_unfolded.pitfalls.tiny import class_weight_case
 
+SYMPTOM = "loss too high, or it falls too slowly"
 EDIT = Edit(
     "manual_loop.distribution.single_device:train_step",
     right="loss = compiled_loss(y, y_pred, sample_weight, model.losses)",
@@ -24,13 +22,4 @@ KERAS = Place(
     "sample_weight = data_adapter_utils.class_weight_to_sample_weights(",
 )
 THREAD = None
-
-
-def case():
-    """The third class counts five times."""
-    return Case(
-        data=blobs(),
-        build=lambda: classifier(),
-        compile=lambda: eager(keras.optimizers.SGD(0.05)),
-        fit={"epochs": 5, "batch_size": 11, "class_weight": {0: 1.0, 1: 1.0, 2: 5.0}},
-    )
+case = class_weight_case

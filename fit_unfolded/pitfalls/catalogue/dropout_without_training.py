@@ -12,6 +12,7 @@ from fit_unfolded.pitfalls.experiment import Case
 from fit_unfolded.pitfalls.source import Edit, Place
 from fit_unfolded.pitfalls.tiny import blobs, classifier, eager
 
+SYMPTOM = "loss too low"
 EDIT = Edit(
     "manual_loop.distribution.single_device:train_step",
     right="y_pred = forward(model, x, training=True)",
@@ -36,5 +37,5 @@ def case():
             keras.layers.Dense(32, activation="relu"), keras.layers.Dropout(0.5)
         ),
         compile=lambda: eager("adam"),
-        fit={"epochs": 5, "batch_size": 11, "validation_split": 0.25},
+        fit={"epochs": 3, "batch_size": 11, "validation_split": 0.25},
     )

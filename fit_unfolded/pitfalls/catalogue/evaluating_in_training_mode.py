@@ -12,6 +12,7 @@ from fit_unfolded.pitfalls.experiment import Case
 from fit_unfolded.pitfalls.source import Edit, Place
 from fit_unfolded.pitfalls.tiny import blobs, classifier, eager
 
+SYMPTOM = "loss or val_loss off, up or down"
 EDIT = Edit(
     "manual_loop.distribution.single_device:test_step",
     right="y_pred = forward(model, x, training=False)",
@@ -36,5 +37,5 @@ def case():
         data=blobs(),
         build=lambda: classifier(layers.BatchNormalization(momentum=0.8), layers.Dropout(0.3)),
         compile=lambda: eager("adam"),
-        fit={"epochs": 5, "batch_size": 11, "validation_split": 0.25},
+        fit={"epochs": 3, "batch_size": 11, "validation_split": 0.25},
     )

@@ -7,13 +7,11 @@ more. A loop that scales the loss and hands the gradients to the optimizer insid
 as they are.
 """
 
-import keras
-
 from fit_unfolded.pitfalls import Thread
-from fit_unfolded.pitfalls.experiment import Case
 from fit_unfolded.pitfalls.source import Edit, Place
-from fit_unfolded.pitfalls.tiny import blobs, classifier, dtype_policy, eager
+from fit_unfolded.pitfalls.tiny import float16_case
 
+SYMPTOM = "loss is NaN"
 EDIT = Edit(
     "manual_loop.distribution.single_device:train_step",
     right="optimizer.apply_gradients(zip(gradients, weights, strict=True))",
@@ -28,19 +26,4 @@ THREAD = Thread(
     "The tutorial's loop calls get_scaled_loss and get_unscaled_gradients, which Keras 3 does "
     "not have.",
 )
-
-
-def case():
-    """Half precision; plain SGD shows the size of the gradients as it is."""
-    return Case(
-        data=blobs(),
-        build=build,
-        compile=lambda: eager(keras.optimizers.SGD(0.1)),
-        fit={"epochs": 5, "batch_size": 11},
-    )
-
-
-def build():
-    """Layers that compute in float16."""
-    with dtype_policy("mixed_float16"):
-        return classifier(keras.layers.Dense(8, activation="relu"))
+case = float16_case

@@ -5,7 +5,8 @@ weights, so nothing updates them. In a graph, with XLA or without, TensorFlow re
 are made in a later trace than the first: "tf.function only supports singleton tf.Variables created
 on the first call". The usual way out, to run the step eagerly, silences the error and hides the
 mistake: each batch then gets a new layer with new random weights. Layers are to be made once, in
-the model.
+the model. (Such a layer may well be built by its first call, under XLA too: tensorflow#125391
+reports other numbers then, which these versions do not show.)
 """
 
 import keras
@@ -15,6 +16,7 @@ from fit_unfolded.pitfalls.experiment import Case
 from fit_unfolded.pitfalls.source import Edit, Place
 from fit_unfolded.pitfalls.tiny import blobs, classifier, eager
 
+SYMPTOM = "loss too high, or it falls too slowly"
 EDIT = Edit(
     "manual_loop.distribution.single_device:train_step",
     right="y_pred = forward(model, x, training=True)",

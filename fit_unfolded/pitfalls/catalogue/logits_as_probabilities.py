@@ -13,6 +13,7 @@ from fit_unfolded.pitfalls.experiment import Case
 from fit_unfolded.pitfalls.source import Edit, Place
 from fit_unfolded.pitfalls.tiny import blobs, classifier, eager
 
+SYMPTOM = "loss too high, or it falls too slowly"
 EDIT = Edit(
     "manual_loop.distribution.single_device:train_step",
     right="loss = compiled_loss(y, y_pred, sample_weight, model.losses)",

@@ -7,13 +7,11 @@ gradients of the plain loss has them divided all the same: its steps are thousan
 small.
 """
 
-import keras
-
 from fit_unfolded.pitfalls import Thread
-from fit_unfolded.pitfalls.experiment import Case
 from fit_unfolded.pitfalls.source import Edit, Place
-from fit_unfolded.pitfalls.tiny import blobs, classifier, dtype_policy, eager
+from fit_unfolded.pitfalls.tiny import float16_case
 
+SYMPTOM = "loss too high, or it falls too slowly"
 EDIT = Edit(
     "manual_loop.distribution.single_device:train_step",
     right="scaled_loss = optimizer.scale_loss(loss)",
@@ -29,19 +27,4 @@ THREAD = Thread(
     "scaling, and found that training stopped improving after some steps, while it went on in "
     "float32.",
 )
-
-
-def case():
-    """Half precision; plain SGD shows the size of the gradients as it is."""
-    return Case(
-        data=blobs(),
-        build=build,
-        compile=lambda: eager(keras.optimizers.SGD(0.1)),
-        fit={"epochs": 5, "batch_size": 11},
-    )
-
-
-def build():
-    """Layers that compute in float16."""
-    with dtype_policy("mixed_float16"):
-        return classifier(keras.layers.Dense(8, activation="relu"))
+case = float16_case

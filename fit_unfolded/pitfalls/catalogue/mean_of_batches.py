@@ -6,13 +6,11 @@ weights are not touched, so nothing else shows it, but two runs with different b
 longer be compared, nor an early stop trusted.
 """
 
-import keras
-
 from fit_unfolded.pitfalls import Thread
-from fit_unfolded.pitfalls.experiment import Case
 from fit_unfolded.pitfalls.source import Edit, Place
-from fit_unfolded.pitfalls.tiny import blobs, classifier, eager
+from fit_unfolded.pitfalls.tiny import uneven_case
 
+SYMPTOM = "loss or val_loss off, up or down"
 EDIT = Edit(
     "manual_loop.distribution.single_device:train_step",
     right="""
@@ -31,13 +29,4 @@ THREAD = Thread(
     "Keras itself did it in TensorFlow 2.2.0-rc2: batches of 2 and 1 samples with the losses "
     "10 and 9 gave 9.5.",
 )
-
-
-def case():
-    """Batches of 16, 16 and 3 samples."""
-    return Case(
-        data=blobs(35),
-        build=lambda: classifier(),
-        compile=lambda: eager(keras.optimizers.SGD(0.05)),
-        fit={"epochs": 5, "batch_size": 16},
-    )
+case = uneven_case

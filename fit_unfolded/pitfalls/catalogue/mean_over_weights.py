@@ -15,6 +15,7 @@ from fit_unfolded.pitfalls.experiment import Case
 from fit_unfolded.pitfalls.source import Edit, Place
 from fit_unfolded.pitfalls.tiny import blobs, classifier, eager
 
+SYMPTOM = "loss or val_loss off, up or down"
 EDIT = Edit(
     "manual_loop.distribution.single_device:train_step",
     right="loss = compiled_loss(y, y_pred, sample_weight, model.losses)",

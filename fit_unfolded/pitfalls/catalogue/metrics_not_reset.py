@@ -5,13 +5,11 @@ shown are means over all epochs so far: they fall too slowly, and the more slowl
 training runs. The first epoch is right, and so are the weights.
 """
 
-import keras
-
 from fit_unfolded.pitfalls import Thread
-from fit_unfolded.pitfalls.experiment import Case
 from fit_unfolded.pitfalls.source import Edit, Place
-from fit_unfolded.pitfalls.tiny import blobs, classifier, eager
+from fit_unfolded.pitfalls.tiny import plain_case
 
+SYMPTOM = "loss too high, or it falls too slowly"
 EDIT = Edit(
     "manual_loop.trainer:Trainer.fit",
     right="""
@@ -29,13 +27,4 @@ THREAD = Thread(
     "The metrics of a PyTorch loop added up over the epochs, and so came out too low while "
     "the model improved.",
 )
-
-
-def case():
-    """A model that improves quickly."""
-    return Case(
-        data=blobs(),
-        build=lambda: classifier(),
-        compile=lambda: eager(keras.optimizers.Adam(0.05), metrics=["acc"]),
-        fit={"epochs": 5, "batch_size": 11},
-    )
+case = plain_case

@@ -6,10 +6,11 @@ here is how often Python runs the model's `call` during training.
 """
 
 from fit_unfolded.pitfalls import Thread
-from fit_unfolded.pitfalls.experiment import AFTER_THE_FIRST, Case
+from fit_unfolded.pitfalls.experiment import AFTER_THE_FIRST
 from fit_unfolded.pitfalls.source import Edit, Place
-from fit_unfolded.pitfalls.tiny import SPARSE, Traced, blobs, classifier
+from fit_unfolded.pitfalls.tiny import traced_case
 
+SYMPTOM = "slower every step"
 EDIT = Edit(
     "manual_loop.execution.step_function:StepFunction.__call__",
     right="""
@@ -30,16 +31,7 @@ THREAD = Thread(
 )
 TIMED = AFTER_THE_FIRST
 COUNTED = "runs of the model's Python"
-
-
-def case():
-    """Twelve batches an epoch."""
-    return Case(
-        data=blobs(132),
-        build=lambda: classifier(Traced()),
-        compile=lambda: {"optimizer": "adam", "loss": SPARSE},
-        fit={"epochs": 8, "batch_size": 11},
-    )
+case = traced_case
 
 
 def count(run):

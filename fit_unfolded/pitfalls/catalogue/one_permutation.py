@@ -17,6 +17,7 @@ from fit_unfolded.pitfalls.experiment import Case, finish, start
 from fit_unfolded.pitfalls.source import Edit, Place
 from fit_unfolded.pitfalls.tiny import blobs, classifier, eager
 
+SYMPTOM = "every epoch the same batches"
 EDIT = Edit(
     "manual_loop.data.resident:ResidentDataset.epoch_indices",
     right="if self._drawn is None or self._permutation.graph.seed is None:",
@@ -31,7 +32,7 @@ THREAD = Thread(
     "fit of a development version of TensorFlow 2.0 took a shuffled dataset in the same order "
     "in every epoch.",
 )
-COUNTED = "different orders of the samples"
+COUNTED = "orders of the samples"
 EQUAL = False
 EPOCHS = 5
 

@@ -13,6 +13,7 @@ from fit_unfolded.pitfalls.experiment import Case
 from fit_unfolded.pitfalls.source import Edit, Place
 from fit_unfolded.pitfalls.tiny import SPARSE, blobs, classifier
 
+SYMPTOM = "loss or val_loss off, up or down"
 EDIT = Edit(
     "manual_loop.trainer:Trainer._function",
     right="jit_compile=model.jit_compile,",
@@ -35,5 +36,5 @@ def case():
         data=blobs(),
         build=lambda: classifier(keras.layers.Dense(8), keras.layers.Dropout(0.5)),
         compile=lambda: {"optimizer": "sgd", "loss": SPARSE, "jit_compile": True},
-        fit={"epochs": 5, "batch_size": 11},
+        fit={"epochs": 3, "batch_size": 11},
     )

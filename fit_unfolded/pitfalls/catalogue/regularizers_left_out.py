@@ -6,13 +6,11 @@ them trains an unregularised model and shows a smaller loss. They must be read a
 pass, inside the tape.
 """
 
-import keras
-
 from fit_unfolded.pitfalls import Thread
-from fit_unfolded.pitfalls.experiment import Case
 from fit_unfolded.pitfalls.source import Edit, Place
-from fit_unfolded.pitfalls.tiny import blobs, classifier, eager
+from fit_unfolded.pitfalls.tiny import regularized_case
 
+SYMPTOM = "loss too low"
 EDIT = Edit(
     "manual_loop.distribution.single_device:train_step",
     right="loss = compiled_loss(y, y_pred, sample_weight, model.losses)",
@@ -27,15 +25,4 @@ THREAD = Thread(
     "The layers have L2 regularizers, but the loop adds up three losses of its own: with the "
     "regularizers taken out, the total stays the same.",
 )
-
-
-def case():
-    """A strong L2 regularizer."""
-    return Case(
-        data=blobs(),
-        build=lambda: classifier(
-            keras.layers.Dense(8, kernel_regularizer=keras.regularizers.L2(0.05))
-        ),
-        compile=lambda: eager("adam"),
-        fit={"epochs": 5, "batch_size": 11},
-    )
+case = regularized_case

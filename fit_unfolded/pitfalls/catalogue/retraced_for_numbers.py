@@ -7,10 +7,11 @@ step nothing but the iterator.
 """
 
 from fit_unfolded.pitfalls import Thread
-from fit_unfolded.pitfalls.experiment import AFTER_THE_FIRST, Case
+from fit_unfolded.pitfalls.experiment import AFTER_THE_FIRST
 from fit_unfolded.pitfalls.source import Edit, Place
-from fit_unfolded.pitfalls.tiny import SPARSE, Traced, blobs, classifier
+from fit_unfolded.pitfalls.tiny import traced_case
 
+SYMPTOM = "slower every step"
 EDIT = Edit(
     "manual_loop.execution.step_function:StepFunction.__call__",
     right="""
@@ -37,16 +38,7 @@ THREAD = Thread(
 )
 TIMED = AFTER_THE_FIRST
 COUNTED = "graphs of the step"
-
-
-def case():
-    """Two batches an epoch."""
-    return Case(
-        data=blobs(22),
-        build=lambda: classifier(Traced()),
-        compile=lambda: {"optimizer": "sgd", "loss": SPARSE},
-        fit={"epochs": 4, "batch_size": 11},
-    )
+case = traced_case
 
 
 def count(run):

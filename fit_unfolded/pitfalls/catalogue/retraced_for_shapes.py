@@ -15,6 +15,7 @@ from fit_unfolded.pitfalls.experiment import ALL, Case
 from fit_unfolded.pitfalls.source import Edit, Place
 from fit_unfolded.pitfalls.tiny import Traced
 
+SYMPTOM = "slow to start"
 EDIT = Edit(
     "manual_loop.execution.step_function:StepFunction.__call__",
     right="""

@@ -15,6 +15,7 @@ from fit_unfolded.pitfalls.source import Edit, Place
 from fit_unfolded.pitfalls.tiny import CLASSES, classifier, eager
 from fit_unfolded.workloads import Data
 
+SYMPTOM = "val_loss too low"
 EDIT = Edit(
     "manual_loop.trainer:split",
     right="arrays = tree.map_structure(to_array, arrays)",
@@ -45,5 +46,5 @@ def case():
         data=Data(x, y, x[36:], y[36:]),
         build=lambda: classifier(keras.layers.Dense(16, activation="relu")),
         compile=lambda: eager(keras.optimizers.Adam(0.03)),
-        fit={"epochs": 6, "batch_size": 12, "validation_split": 0.25},
+        fit={"epochs": 4, "batch_size": 12, "validation_split": 0.25},
     )

@@ -15,6 +15,7 @@ from fit_unfolded.pitfalls.source import Edit, Place
 from fit_unfolded.pitfalls.tiny import blobs, classifier, eager
 from fit_unfolded.workloads import Data
 
+SYMPTOM = "val_loss too high"
 EDIT = Edit(
     "manual_loop.data.resident:ResidentDataset._draw",
     right="order, size = self._permutation(), self.batch_size",
@@ -43,5 +44,5 @@ def case():
         data=Data(x[order], y[order], x_test, y_test),
         build=lambda: classifier(),
         compile=lambda: eager(keras.optimizers.SGD(0.3)),
-        fit={"epochs": 5, "batch_size": 11, "validation_data": (x_test, y_test)},
+        fit={"epochs": 4, "batch_size": 22, "validation_data": (x_test, y_test)},
     )

@@ -15,6 +15,7 @@ from fit_unfolded.pitfalls.experiment import AFTER_THE_FIRST, Case
 from fit_unfolded.pitfalls.source import Edit, Place
 from fit_unfolded.pitfalls.tiny import blobs, classifier, eager
 
+SYMPTOM = "slower every step"
 EDIT = Edit(
     "manual_loop.distribution.single_device:train_step",
     right="""
@@ -79,7 +80,7 @@ def case():
         data=blobs(),
         build=lambda: classifier(*(keras.layers.Dense(8) for _ in range(4))),
         compile=lambda: eager(Recorded(0.05, momentum=0.9)),
-        fit={"epochs": 10, "batch_size": 11},
+        fit={"epochs": 5, "batch_size": 11},
     )
 
 

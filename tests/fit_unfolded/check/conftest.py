@@ -36,7 +36,7 @@ def compile():
     }
 
 
-FIT = {"epochs": 2, "batch_size": 8}
+FIT = {"epochs": 2, "batch_size": 16}
 '''
 
 # One long function, tf.data, metric objects.

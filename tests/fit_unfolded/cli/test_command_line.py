@@ -99,6 +99,10 @@ REFUSED_BEFORE_TENSORFLOW = [
     (["bench", "digits", "--peers"], "--peers: measures models of its own; leave it or WORKLOAD"),
     (["bench", "{file}.py", "--quick"], "WORKLOAD: there is no file {file}.py"),
     (["explain", "{directory}/mine.py"], "WORKLOAD: there is no file {directory}/mine.py"),
+    (["gap", "{file}.py"], "WORKLOAD: there is no file {file}.py"),
+    (["gap", "--epoch", "0"], "--epoch: must be an integer of at least 1, not '0'"),
+    (["gap", "--epoch", "11"], "--epoch: the workload trains epochs 1 to 10; use one of them, not"),
+    (["gap", "--output", "{none}/out"], "--output: the directory {none} does not exist; create"),
     (["pitfalls", "no-grph"], "NAME: there is no pitfall 'no-grph'; did you mean no-graph"),
     (["pitfalls", "--output", "x"], "--output: only a single pitfall has a plot"),
     (["bench", "--quick", "--peers"], "--peers: not part of --quick"),
@@ -251,6 +255,21 @@ def test_control_c_amid_training(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_control_c_amid_a_loop_that_never_returns(tmp_path):
+    file = tmp_path / "endless.py"
+    file.write_text(
+        "import sys, time, keras\n"
+        "COMPILE, FIT = {'loss': 'mse'}, {}\n"
+        "def data():\n    return dict.fromkeys('xy', keras.ops.ones([4, 1]).numpy())\n"
+        "def build():\n    return keras.Sequential([keras.Input([1]), keras.layers.Dense(1)])\n"
+        "def train(model):\n    print('begin', file=sys.stderr, flush=True)\n"
+        "    while True:\n        time.sleep(0.1)\n"
+    )
+    program = [sys.executable, "-m", "fit_unfolded", "check", file]
+    assert interrupted(program, "begin", tmp_path) < 2
+    assert list(tmp_path.iterdir()) == [file]
+
+
 def test_control_c_amid_the_import_of_tensorflow(tmp_path):
     modules = tmp_path / "modules"
     modules.mkdir()
@@ -278,10 +297,13 @@ def test_control_c_amid_a_call_that_does_not_return(tmp_path):
 
 
 def test_nothing_of_the_interruption_stays():
-    handler = signal.getsignal(signal.SIGINT)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in the background
     descriptor = signal.set_wakeup_fd(-1)
     signal.set_wakeup_fd(descriptor)
-    with cli.interruptible():
-        assert signal.getsignal(signal.SIGINT) is not handler
-    assert signal.getsignal(signal.SIGINT) is handler
-    assert signal.set_wakeup_fd(descriptor) == descriptor
+    try:
+        with cli.interruptible():
+            assert signal.getsignal(signal.SIGINT) is not signal.default_int_handler
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        assert signal.set_wakeup_fd(descriptor) == descriptor
+    finally:
+        signal.signal(signal.SIGINT, before)

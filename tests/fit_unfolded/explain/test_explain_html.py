@@ -15,7 +15,7 @@ from selenium.webdriver.common.by import By
 
 from fit_unfolded import workloads
 from fit_unfolded.common.errors import InputError
-from fit_unfolded.explain import excerpts, explain, html
+from fit_unfolded.explain import columns, excerpts, explain, html
 from fit_unfolded.explain.events import Decision, Difference, Event, Explanation, Line, Pair
 
 VOID = {"meta", "link", "input", "wbr"}
@@ -165,16 +165,17 @@ def test_where_the_implementations_differ_is_said(explanation):
 
 @pytest.mark.parametrize("dark", [False, True])
 def test_contrast_is_at_least_that_of_wcag_aa(dark):
-    palettes = re.findall(r":root \{(.*?)\n *\}", html._file("page.css"), re.DOTALL)
+    palettes = re.findall(r":root \{(.*?)\n *\}", columns._file("page.css"), re.DOTALL)
     colours = {}
     for palette in palettes[: 2 if dark else 1]:
         colours |= dict(re.findall(r"--([\w-]+): (#[0-9a-f]{6});", palette))
     papers = ("paper", "raised", "chosen")
     inks = ("ink", "soft", "callback", "layer", "loss", "metric", "optimizer", "data")
-    code = ("ink", "soft", "fit", "loop", "comment", "string", "number", "keyword")
+    code = ("ink", "soft", "fit", "loop", "own", "comment", "string", "number", "keyword")
     pairs = [(ink, paper) for ink in inks for paper in papers]
     pairs += [(ink, "raised") for ink in code]
-    pairs += [(ink, line) for line in ("fit-line", "loop-line") for ink in ("ink", *code[5:])]
+    lines = ("fit-line", "loop-line", "own-line")
+    pairs += [(ink, line) for line in lines for ink in ("ink", *code[6:])]
     pairs += [("soft", "rest"), ("ink", "past"), ("paper", "ink")]
     for ink, paper in pairs:
         assert contrast(colours[ink], colours[paper]) >= 4.5, (ink, paper)
