@@ -232,11 +232,12 @@ def block(loops, answers):
     table = []
     for (name, in_catalogue), pairs in sorted(groups.items(), key=lambda g: (not g[0][1], g[0][0])):
         n = len(pairs)
+        stages = dict.fromkeys(stage for mistake, _ in pairs for stage in mistake.stages)
         cells = [
             f"`{name}`" if in_catalogue else name,
-            " or ".join(pairs[0][0].stages) or "cost",
+            ", ".join(stages) or "(a cost)",
             f"{sum(detected(*p) for p in pairs)} of {n}",
-            f"{sum(stage_right(*p) for p in pairs)} of {n}" if pairs[0][0].stages else "",
+            f"{sum(stage_right(*p) for p in pairs)} of {n}" if stages else "",
             f"{sum(cause_right(*p) for p in pairs)} of {n}" if in_catalogue else "",
         ]
         table.append(f"| {' | '.join(cells)} |")

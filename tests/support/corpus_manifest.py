@@ -465,6 +465,8 @@ MISTAKES = [
         "gradients = [tf.clip_by_norm(g, 1.0) for g in gradients]",
         "gradients = list(gradients)",
         "gradients",
+        "update",
+        why="fit clips in the optimizer, which is given the same gradients here",
     ),
     unknown(
         "the gradient of another tensor",
