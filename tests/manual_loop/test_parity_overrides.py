@@ -35,7 +35,7 @@ IN_GRAPH = {
     "VAE": [{}, XLA],
     "GAN": [{}, {**XLA, **BLOCKS}],
     "gradient penalty": [BLOCKS],
-    "momentum encoder": [{}, {**XLA, **BLOCKS}],
+    "momentum encoder": [{}],
     "raw loss": [{}],
     "raw loss by another name": [BLOCKS],
     "accumulated gradients": [BLOCKS],
