@@ -37,8 +37,8 @@ QUICK := tests/test_imports.py tests/test_details.py tests/test_equality_can_fai
 	$(LOOP)/distribution/test_multi_worker.py::test_a_rendezvous \
 	$(LOOP)/saving/test_parity_saving.py::test_all_that_was_compiled_comes_back
 
-.PHONY: compare bench bench-peers gpu-check has-gpu scaling test test-quick fuzz keras-suite mutants lint \
-	format clean
+.PHONY: compare bench bench-peers gpu-check has-gpu scaling test test-quick fuzz keras-suite \
+	mutants corpus lint format clean
 
 compare: $(STAMP)
 	$(BIN)/fit-unfolded compare
@@ -82,6 +82,10 @@ keras-suite: $(PEERS)
 # Mutation testing of the loop, see docs/mutants.md: make mutants N=300
 mutants: $(MUTANTS)
 	$(BIN)/python tests/support/mutants.py $(or $(N),150) --jobs $(JOBS)
+
+# How well `fit-unfolded check` diagnoses hand-written loops; writes the figures into docs/check.md.
+corpus: $(STAMP)
+	$(BIN)/python tests/support/corpus.py --jobs $(JOBS) --write
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -13,11 +13,11 @@ import tensorflow as tf
 
 from manual_loop.callbacks import in_order, to_floats
 from manual_loop.compiled.configuration import Configuration
+from manual_loop.compiled.overrides import overridable, refuse_overrides
 from manual_loop.compiled.refusals import refuse_fractions
 from manual_loop.data.sample_weights import weigh_classes
 from manual_loop.distribution import distribution_of
 from manual_loop.execution.step_function import concatenate_all
-from manual_loop.overrides import overridable, refuse_overrides
 
 
 class OneBatch:

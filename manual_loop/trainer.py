@@ -12,12 +12,12 @@ import keras
 
 from manual_loop.callbacks import callback_list, in_order, is_due, to_floats, watches_batches
 from manual_loop.compiled.lookup import look_up
+from manual_loop.compiled.overrides import overridable, own_method, own_validation
 from manual_loop.compiled.refusals import refuse_arguments
 from manual_loop.data.arrays import split
 from manual_loop.data.epoch_iterator import EpochIterator
 from manual_loop.execution.step_function import concatenate_all, released, take
 from manual_loop.on_batch import OnBatch
-from manual_loop.overrides import overridable, own_method, own_validation
 from manual_loop.saving import model_files
 
 

@@ -24,10 +24,10 @@ import manual_loop
 from fit_unfolded.common.errors import InputError
 from fit_unfolded.explain.recorder import become
 from fit_unfolded.workloads.user_file import DEFAULT_BATCH_SIZE, is_dataset, rows
+from manual_loop.compiled.overrides import own_method
 from manual_loop.data.arrays import split, to_array
 from manual_loop.data.resident import permutation
 from manual_loop.data.sample_weights import one_for_each_output
-from manual_loop.overrides import own_method
 
 # It advises against many traces of one function; here each is a new model's, and wanted.
 logging.getLogger("tensorflow").setLevel(logging.ERROR)

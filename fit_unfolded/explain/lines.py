@@ -49,7 +49,7 @@ KERAS_FUNCTIONS_HAND_ON = (
     "deserialize",
     "get",
 )
-LOOP_HANDS_ON = ("manual_loop/compiled/lookup.py", "manual_loop/overrides.py")
+LOOP_HANDS_ON = ("manual_loop/compiled/lookup.py", "manual_loop/compiled/overrides.py")
 
 
 class Package:

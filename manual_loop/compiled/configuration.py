@@ -22,7 +22,7 @@ import keras
 from manual_loop.compiled.lookup import nearest_names
 from manual_loop.compiled.loss import CompiledLoss
 from manual_loop.compiled.metrics import CompiledMetrics
-from manual_loop.overrides import OwnMetrics, own_loss, own_method
+from manual_loop.compiled.overrides import OwnMetrics, own_loss, own_method
 
 tree = keras.tree
 

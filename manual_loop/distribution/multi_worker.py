@@ -33,10 +33,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from manual_loop.compiled.overrides import own_method
 from manual_loop.distribution.rendezvous import assert_equal, read_cluster, rendezvous
 from manual_loop.distribution.replicas import Replicas
 from manual_loop.execution.graph import graph
-from manual_loop.overrides import own_method
 
 tree = keras.tree
 

@@ -28,6 +28,7 @@ import functools
 import keras
 import tensorflow as tf
 
+from manual_loop.compiled.overrides import own_method, own_step
 from manual_loop.distribution.single_device import OUTSIDE, SingleDevice
 from manual_loop.execution.graph import graph, on_plain_tensors
 from manual_loop.execution.step_function import (
@@ -35,7 +36,6 @@ from manual_loop.execution.step_function import (
     StepFunction,
     concatenate,
 )
-from manual_loop.overrides import own_method, own_step
 from manual_loop.steps import forward, predict_step, sample_count, test_step, train_step
 
 tree = keras.tree

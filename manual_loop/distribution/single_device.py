@@ -9,8 +9,8 @@ import functools
 
 import tensorflow as tf
 
+from manual_loop.compiled.overrides import own_method, own_step
 from manual_loop.execution.step_function import PredictFunction, StepFunction
-from manual_loop.overrides import own_method, own_step
 from manual_loop.steps import predict_step, test_step, train_step
 
 OUTSIDE = (

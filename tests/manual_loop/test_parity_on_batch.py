@@ -61,11 +61,11 @@ OF_BOTH = compile_with(
 @pytest.mark.parametrize(
     ("build", "compile", "batches"),
     [
-        pytest.param(mlp, ACC, WEIGHTED, id="sample_weight"),
+        pytest.param(plain, ACC, WEIGHTED[:1], id="sample_weight"),
         pytest.param(
             plain,
             compile_with(**SGD, loss="categorical_crossentropy"),
-            BY_CLASS,
+            BY_CLASS[:1],
             id="class_weight",
         ),
         pytest.param(two_outputs, OF_BOTH, BOTH[:1], id="two outputs"),
