@@ -103,7 +103,14 @@ class _Pages:
     def chapters(self) -> Iterator[Chapter]:
         report = self._report
         causes = [
-            self._entry("cause", cause.name, cause.title, cause.keras, departure.stage.line)
+            self._entry(
+                "cause",
+                cause.name,
+                cause.title,
+                cause.keras,
+                departure.stage.line,
+                stage=departure.stage.name,
+            )
             for departure in report.departures
             for cause in departure.causes
         ]
