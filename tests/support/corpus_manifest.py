@@ -1,9 +1,8 @@
 """The corpus of hand-written training loops, and what `check` should say of each.
 
-A right loop is a file in `tests/corpus/`, or in `tests/corpus/fresh/` if it was written after `check`
-was last changed. A wrong one is a right one in which one piece of text is
-replaced, so that it differs from its twin by exactly one mistake and is still a file that somebody
-could have written.
+A right loop is a file in `tests/corpus/`, or in `tests/corpus/fresh/` if it was written after
+`check` was last changed. A wrong one is a right one in which one piece of text is replaced, so that
+it differs from its twin by exactly one mistake and is still a file that somebody could have written.
 """
 
 import textwrap
@@ -12,9 +11,7 @@ from typing import NamedTuple
 
 FOLDER = Path(__file__).parents[1] / "corpus"
 FRESH = "fresh/"
-RIGHT = sorted(
-    path.relative_to(FOLDER).with_suffix("").as_posix() for path in FOLDER.rglob("*.py")
-)
+RIGHT = sorted(path.relative_to(FOLDER).with_suffix("").as_posix() for path in FOLDER.rglob("*.py"))
 
 
 class Mistake(NamedTuple):
@@ -882,7 +879,7 @@ MISTAKES = [
         ("update",),
     ),
     unknown(
-        "the learning rate decays though fit's is constant",
+        "the learning rate decays by itself",
         "fresh/train_state",
         "tx.apply(grads, model.trainable_variables)",
         """
@@ -989,13 +986,10 @@ MISTAKES = [
         ("loss",),
     ),
     unknown(
-        "the loss shown is not weighted",
+        "the loss shown counts weights in place of rows",
         "fresh/zaehldaten",
         """mittel.update_state(fehler, sample_weight=tf.shape(teil["x"])[0])""",
-        """
-        ohne = poisson(teil["anzahl"], model(teil["x"], training=True))
-        mittel.update_state(ohne, sample_weight=tf.shape(teil["x"])[0])
-        """,
+        """mittel.update_state(fehler, sample_weight=tf.reduce_sum(teil["dauer"]))""",
         "metrics",
     ),
     Mistake(

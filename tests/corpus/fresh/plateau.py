@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-FACTOR, PATIENCE, START = 0.3, 1, 0.4
+FACTOR, PATIENCE, START = 0.3, 1, 0.05
 
 
 def compile():

@@ -46,7 +46,7 @@ def build():
 
 def train(model, x, y, epochs, batch_size):
     rate = Noam()
-    adam = keras.optimizers.Adam(rate(0), beta_2=0.98, epsilon=1e-9)
+    adam = keras.optimizers.Adam(float(rate(0)), beta_2=0.98, epsilon=1e-9)
     xent = keras.losses.SparseCategoricalCrossentropy(from_logits=True, reduction="none")
     signature = [tf.TensorSpec([None, LENGTH], tf.int64), tf.TensorSpec([None], tf.int64)]
 

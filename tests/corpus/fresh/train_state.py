@@ -55,7 +55,7 @@ def value_and_grad(fn):
     def wrapped(model, batch):
         params = model.trainable_variables
         with tf.GradientTape(watch_accessed_variables=False) as tape:
-            tape.watch(params)
+            tape.watch([p.value for p in params])
             value, aux = fn(model, batch)
         return (value, aux), tape.gradient(value, params)
 
