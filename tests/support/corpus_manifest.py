@@ -1,8 +1,9 @@
 """The corpus of hand-written training loops, and what `check` should say of each.
 
 A right loop is a file in `tests/corpus/`, or in `tests/corpus/fresh/` if it was written after
-`check` was last changed. A wrong one is a right one in which one piece of text is replaced, so that
-it differs from its twin by exactly one mistake and is still a file that somebody could have written.
+`check` was last changed. A wrong one is a right one in which one piece of text is replaced, so
+that it differs from its twin by exactly one mistake and is still a file that somebody could have
+written.
 """
 
 import textwrap
@@ -1085,6 +1086,14 @@ def loops():
             number += 1
             name = f"{first}_{number}"
         found[name] = mistake
+    return found
+
+
+def sets():
+    """The loops by set: those that `check` was mended with, and the fresh ones."""
+    found = {"corpus": {}, "fresh": {}}
+    for name, mistake in loops().items():
+        found["fresh" if name.startswith(FRESH) else "corpus"][name] = mistake
     return found
 
 

@@ -1,7 +1,6 @@
 """A variational autoencoder whose layer adds the divergence as a loss."""
 
 import keras
-import numpy as np
 import tensorflow as tf
 from sklearn.datasets import load_digits
 
