@@ -53,6 +53,7 @@ def test_every_wrong_loop_is_a_file_that_imports(tmp_path):
     for name, mistake in LOOPS.items():
         if mistake is not None:
             path = tmp_path / f"{mistake.twin}.py"
+            path.parent.mkdir(exist_ok=True)
             path.write_text(corpus_manifest.source(name, mistake))
             assert user_file.load(path).train is not None
             right = corpus_manifest.source(mistake.twin, None)
@@ -75,10 +76,11 @@ def test_the_table_uses_the_names_of_stages_and_pitfalls():
 
 
 def test_the_page_is_about_this_corpus():
-    text = corpus.PAGE.read_text().partition(corpus.BEGIN)[2].partition(corpus.END)[0]
-    assert corpus.summary(LOOPS) in text
-    named = set(re.findall(r"^\| `?([^`|]+)`? \|", text, re.MULTILINE))
-    assert {mistake.name for mistake in corpus_manifest.MISTAKES} <= named
+    for name, loops in corpus_manifest.sets().items():
+        _, text, _ = corpus.parts(name)
+        assert corpus.summary(loops) in text
+        named = set(re.findall(r"^\| `?([^`|]+)`? \|", text, re.MULTILINE))
+        assert {mistake.name for mistake in loops.values() if mistake} <= named
 
 
 # How an answer is judged ----------------------------------------------------------------------

@@ -3,11 +3,12 @@
     python tests/support/corpus.py                   # all
     python tests/support/corpus.py digits_guide      # this file, right and wrong
     python tests/support/corpus.py metrics_not_reset # this mistake, in all files
+    python tests/support/corpus.py fresh/            # those that check was not mended with
 
-`--write` puts the figures of a run of all loops into docs/check.md. `--files DIR` also writes the
-loops there, to try one with `fit-unfolded check`. Results: results/corpus.json. TensorFlow is
-imported once; each loop is checked in a process forked from there, so that a crash or a loop that
-never ends counts as one failure and does not end the run.
+`--write` puts the figures of each set that was run whole into docs/check.md. `--files DIR` also
+writes the loops there, to try one with `fit-unfolded check`. Results: results/corpus.json.
+TensorFlow is imported once; each loop is checked in a process forked from there, so that a crash or
+a loop that never ends counts as one failure and does not end the run.
 """
 
 import argparse
@@ -29,7 +30,6 @@ from corpus_manifest import Mistake
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "check.md"
 RESULTS = ROOT / "results" / "corpus.json"
-BEGIN, END = "<!-- corpus: begin -->\n", "<!-- corpus: end -->\n"
 PITFALLS = {path.stem for path in ROOT.glob("fit_unfolded/pitfalls/catalogue/*.py")}
 FORK = multiprocessing.get_context("fork")
 NO_DIFFERENCE = ("equal", "rounding")
@@ -60,7 +60,7 @@ def answer(text, name):
     from fit_unfolded.check import check
 
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, f"{name}.py")
+        path = Path(folder, f"{Path(name).name}.py")
         path.write_text(text)
         report = check(path)
     return Answer(
@@ -217,7 +217,7 @@ def summary(loops):
 
 
 def block(loops, answers):
-    """The part of docs/check.md between the markers."""
+    """The part of docs/check.md between the markers of a set."""
     versions = ", ".join(
         f"{title} {importlib.metadata.version(name)}"
         for title, name in (("TensorFlow", "tensorflow"), ("Keras", "keras"))
@@ -258,13 +258,20 @@ def block(loops, answers):
     )
 
 
-def write(text):
-    """Replace what stands between the markers of docs/check.md."""
-    before, _, rest = PAGE.read_text().partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not end:
-        sys.exit(f"{PAGE}: the markers {BEGIN.strip()} and {END.strip()} are missing.")
-    PAGE.write_text(f"{before}{BEGIN}\n{text}\n{END}{after}")
+def parts(name):
+    """docs/check.md before, between and after the markers of a set, which are in the outer two."""
+    begin, end = f"<!-- {name}: begin -->\n", f"<!-- {name}: end -->\n"
+    before, _, rest = PAGE.read_text().partition(begin)
+    between, found, after = rest.partition(end)
+    if not found:
+        sys.exit(f"{PAGE}: the markers {begin.strip()} and {end.strip()} are missing.")
+    return before + begin, between, end + after
+
+
+def write(name, text):
+    """Replace what stands between the markers of a set in docs/check.md."""
+    before, _, after = parts(name)
+    PAGE.write_text(f"{before}\n{text}\n{after}")
 
 
 def main():
@@ -282,12 +289,18 @@ def main():
     }
     if not loops:
         parser.error(f"no loop has a name with {' or '.join(options.names)} in it")
-    if options.write and options.names:
-        parser.error("--write needs a run of all loops")
+    whole = {
+        name: group
+        for name, group in corpus_manifest.sets().items()
+        if group.keys() <= loops.keys()
+    }
+    if options.write and not whole:
+        parser.error("--write needs a run of all loops, or of all in fresh/")
     if options.files:
         options.files.mkdir(parents=True, exist_ok=True)
         for name, mistake in loops.items():
             path = options.files / f"{name}.py"
+            path.parent.mkdir(exist_ok=True)
             path.write_text(corpus_manifest.source(name, mistake))
 
     from fit_unfolded.common.tf_import import import_tensorflow
@@ -304,7 +317,8 @@ def main():
     known = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     RESULTS.write_text(json.dumps(known | {n: asdict(a) for n, a in answers.items()}, indent=1))
     if options.write:
-        write(block(loops, answers))
+        for name, group in whole.items():
+            write(name, block(group, answers))
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
 """The corpus of hand-written training loops, and what `check` should say of each.
 
-A right loop is a file in `tests/corpus/`. A wrong one is a right one in which one piece of text is
-replaced, so that it differs from its twin by exactly one mistake and is still a file that somebody
-could have written.
+A right loop is a file in `tests/corpus/`, or in `tests/corpus/fresh/` if it was written after
+`check` was last changed. A wrong one is a right one in which one piece of text is replaced, so
+that it differs from its twin by exactly one mistake and is still a file that somebody could have
+written.
 """
 
 import textwrap
@@ -10,7 +11,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 FOLDER = Path(__file__).parents[1] / "corpus"
-RIGHT = sorted(path.stem for path in FOLDER.glob("*.py"))
+FRESH = "fresh/"
+RIGHT = sorted(path.relative_to(FOLDER).with_suffix("").as_posix() for path in FOLDER.rglob("*.py"))
 
 
 class Mistake(NamedTuple):
@@ -18,7 +20,7 @@ class Mistake(NamedTuple):
 
     Attributes:
         name: of the mistake: that of a pitfall where there is one.
-        twin: file of the right loop, without `.py`.
+        twin: file of the right loop in `tests/corpus/`, without `.py`.
         right, wrong: the text that is replaced, once in the file, and what replaces it. Lines are
             indented to the margin; the file's own indentation is put back.
         stages: where the loop first differs from fit; more than one only with a reason in `why`.
@@ -845,6 +847,229 @@ MISTAKES = [
         """,
         (),
     ),
+    # loops written after check was last changed ------------------------------------------------
+    Mistake(
+        "batchnorm_without_training",
+        "fresh/own_sequence",
+        "p = model(waves, training=True)",
+        "p = model(waves)",
+        ("forward",),
+    ),
+    Mistake(
+        "x_shuffled_without_y",
+        "fresh/own_sequence",
+        "self.ids = np.random.permutation(len(self.waves))",
+        """
+        self.ids = np.arange(len(self.waves))
+        self.waves = np.random.permutation(self.waves)
+        """,
+        ("data",),
+    ),
+    Mistake(
+        "optimizer_made_anew",
+        "fresh/train_state",
+        """
+        state = fresh_state(model, tx)
+        """,
+        """
+        for variable in tx.variables:
+            if variable is not tx.learning_rate:
+                variable.assign(tf.zeros_like(variable))
+        state = fresh_state(model, tx)
+        """,
+        ("update",),
+    ),
+    unknown(
+        "the learning rate decays by itself",
+        "fresh/train_state",
+        "tx.apply(grads, model.trainable_variables)",
+        """
+        tx.apply(grads, model.trainable_variables)
+        tx.learning_rate.assign(tx.learning_rate * 0.95)
+        """,
+        "update",
+    ),
+    Mistake(
+        "metrics_not_reset",
+        "fresh/steps_counted",
+        "for m in (mean_loss, mse):",
+        "for m in (mse,):",
+        ("metrics",),
+    ),
+    unknown(
+        "a batch is lost at the start of each epoch",
+        "fresh/steps_counted",
+        "for features, target in itertools.islice(stream, steps_per_epoch):",
+        "for features, target in itertools.islice(stream, 1, steps_per_epoch + 1):",
+        "data",
+    ),
+    Mistake(
+        "mean_of_batches",
+        "fresh/plateau",
+        "return float(np.average(values, weights=[len(xc) for xc, _ in pieces]))",
+        "return float(np.average(values))",
+        ("metrics",),
+    ),
+    unknown(
+        "the learning rate waits an epoch too long",
+        "fresh/plateau",
+        "if self.bad_epochs >= PATIENCE:",
+        "if self.bad_epochs > PATIENCE:",
+        "update",
+    ),
+    Mistake(
+        "logits_as_probabilities",
+        "fresh/many_labels",
+        """
+        elementwise = tf.nn.sigmoid_cross_entropy_with_logits(labels=true, logits=logits)
+        return tf.reduce_mean(elementwise)
+        """,
+        "return tf.reduce_mean(keras.losses.binary_crossentropy(true, logits))",
+        ("loss",),
+    ),
+    unknown(
+        "sum over the labels in place of the mean",
+        "fresh/many_labels",
+        "return tf.reduce_mean(elementwise)",
+        "return tf.reduce_mean(tf.reduce_sum(elementwise, axis=-1))",
+        "loss",
+    ),
+    Mistake(
+        "dropout_without_training",
+        "fresh/tiny_transformer",
+        "logits = model(tokens, training=True)",
+        "logits = model(tokens)",
+        ("forward",),
+    ),
+    Mistake(
+        "schedule_by_epoch",
+        "fresh/tiny_transformer",
+        "adam.learning_rate.assign(rate(step))",
+        "adam.learning_rate.assign(rate(epoch))",
+        ("update",),
+    ),
+    Mistake(
+        "regularizers_left_out",
+        "fresh/variational",
+        "loss = reconstruction + divergence",
+        "loss = reconstruction",
+        ("loss",),
+    ),
+    unknown(
+        "the added loss counts half",
+        "fresh/variational",
+        "loss = reconstruction + divergence",
+        "loss = reconstruction + 0.5 * divergence",
+        "loss",
+    ),
+    Mistake(
+        "evaluating_in_training_mode",
+        "fresh/every_second_epoch",
+        "p = model(x, training=False)",
+        "p = model(x, training=True)",
+        ("validation",),
+    ),
+    unknown(
+        "validation after the other epochs",
+        "fresh/every_second_epoch",
+        "if epoch % validation_freq == 0:",
+        "if epoch % validation_freq == 1:",
+        "validation",
+    ),
+    Mistake(
+        "mean_over_weights",
+        "fresh/zaehldaten",
+        """return poisson(teil["anzahl"], vorhersage, sample_weight=teil["dauer"])""",
+        """
+        anteil = teil["dauer"] / tf.reduce_mean(teil["dauer"])
+        return poisson(teil["anzahl"], vorhersage, sample_weight=anteil)
+        """,
+        ("loss",),
+    ),
+    unknown(
+        "the loss shown counts weights in place of rows",
+        "fresh/zaehldaten",
+        """mittel.update_state(fehler, sample_weight=tf.shape(teil["x"])[0])""",
+        """mittel.update_state(fehler, sample_weight=tf.reduce_sum(teil["dauer"]))""",
+        "metrics",
+    ),
+    Mistake(
+        "clipped_per_variable",
+        "fresh/summed_loss",
+        "grads, _ = tf.clip_by_global_norm(grads, MAX_NORM)",
+        "grads = [tf.clip_by_norm(grad, MAX_NORM) for grad in grads]",
+        ("gradients",),
+    ),
+    unknown(
+        "mean in place of sum",
+        "fresh/summed_loss",
+        "loss = tf.reduce_sum(tf.reduce_mean((yb - pred) ** 2, axis=-1))",
+        "loss = tf.reduce_mean((yb - pred) ** 2)",
+        "loss",
+    ),
+    Mistake(
+        "class_weight_twice",
+        "fresh/epochs_yielded",
+        "loss = scce(labels, probs, weights)",
+        "loss = scce(labels, probs, weights * weights)",
+        ("loss",),
+    ),
+    Mistake(
+        "small_shuffle_buffer",
+        "fresh/epochs_yielded",
+        "dataset = dataset.shuffle(len(x)).batch(batch_size)",
+        "dataset = dataset.shuffle(10).batch(batch_size)",
+        ("data",),
+    ),
+    Mistake(
+        "shuffled_split",
+        "fresh/padded_reviews",
+        "cut = int(len(x) * (1 - validation_split))",
+        """
+        cut = int(len(x) * (1 - validation_split))
+        mixed = random.sample(range(len(x)), len(x))
+        x, y = x[mixed], y[mixed]
+        """,
+        ("data",),
+    ),
+    Mistake(
+        "one_permutation",
+        "fresh/padded_reviews",
+        """
+        for epoch in range(epochs):
+            random.shuffle(order)
+        """,
+        """
+        random.shuffle(order)
+        for epoch in range(epochs):
+        """,
+        ("data",),
+    ),
+    Mistake(
+        "predict_in_a_loop",
+        "fresh/many_labels",
+        """
+        return total / rows, float(precision.result())
+        """,
+        """
+        for words, _ in dataset.batch(batch_size):
+            print((model.predict(words, verbose=0) > 0).sum(), "labels")
+        return total / rows, float(precision.result())
+        """,
+        (),
+    ),
+    Mistake(
+        "tensors_kept",
+        "fresh/train_state",
+        """
+        total, hits, n = compute(tf.constant(xb), tf.constant(yb))
+        """,
+        """
+        total, hits, n = compute(tf.constant(xb), tf.constant(yb))
+        vars(model).setdefault("seen", []).append((tf.constant(xb), total))
+        """,
+        (),
+    ),
 ]
 
 
@@ -861,6 +1086,14 @@ def loops():
             number += 1
             name = f"{first}_{number}"
         found[name] = mistake
+    return found
+
+
+def sets():
+    """The loops by set: those that `check` was mended with, and the fresh ones."""
+    found = {"corpus": {}, "fresh": {}}
+    for name, mistake in loops().items():
+        found["fresh" if name.startswith(FRESH) else "corpus"][name] = mistake
     return found
 
 
