@@ -141,8 +141,9 @@ class Replicas(SingleDevice):
 
     def _step_function(self, step, looks_ahead=True, **how):
         step = self.on_replicas(self.with_all_logs(step), lambda logs: tf.reduce_mean(logs, axis=0))
-        # Otherwise a replica runs what it can of a step although its data have ended. The model's
-        # own step does, as in fit: to look ahead hides the size of its batch, so it may round else.
+        # Without looking ahead, a replica runs what it can of a step after its data have ended. So
+        # does the model's own step, as in fit: looking ahead hides the batch size from the graph,
+        # which may then round differently.
         return StepFunction(step, jit_compile=False, looks_ahead=looks_ahead, **how)
 
     def predict_function(self, model, _, *, jit_compile, **how):

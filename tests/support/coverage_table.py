@@ -18,7 +18,8 @@ import pytest
 TESTS = Path(__file__).parents[1]
 PAGE = TESTS.parent / "docs" / "coverage.md"
 EXACT = "0 ULP"
-BEGIN, END = "<!-- keras-suite: begin -->", "<!-- keras-suite: end -->"  # see keras_suite.py
+# Around what keras_suite.py writes.
+BEGIN, END = "<!-- keras-suite: begin -->", "<!-- keras-suite: end -->"
 
 TITLES = {
     "compile": "`compile`",
@@ -106,8 +107,8 @@ def page(items):
             found = ", ".join(f"`{t}` ({n})" for t, n in sorted(tests[topic].items()))
             text += f"| {name} | {promises[topic]} | {found} |\n"
     assert not groups, f"topics of no known group: {list(groups)}"
-    _, _, suite = PAGE.read_text().partition(BEGIN)
-    return f"{text}\n## Keras's own tests\n\n{BEGIN}{suite or f'{chr(10)}{END}{chr(10)}'}"
+    _, _, suite = PAGE.read_text().partition(BEGIN)  # to the end of the page: see keras_suite.py
+    return f"{text}\n## Keras's own tests\n\n{BEGIN}{suite}"
 
 
 def main():

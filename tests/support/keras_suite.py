@@ -41,13 +41,13 @@ def pytest_addoption(parser):
 
 
 def pytest_configure(config):
-    if not config.getoption("--trainer"):  # imported for its constants
-        return
-    config.outcomes = {}
     for mark in ("requires_trainable_backend", "skipif_backend"):  # of Keras's own conftest.py
         config.addinivalue_line("markers", f"{mark}: see Keras")
-    if hasattr(config, "workerinput") or not config.getoption("numprocesses", None):
+    is_worker = hasattr(config, "workerinput")
+    if is_worker or not config.getoption("numprocesses", None):
         replace(config.getoption("--trainer"))
+    if not is_worker:
+        config.pluginmanager.register(Outcomes(Path(config.getoption("--outcomes"))))
 
 
 calls = 0  # of the methods, in the test that runs
@@ -92,27 +92,24 @@ def pytest_runtest_call(item):
     item.user_properties.append(("file", item.path.as_posix().split("keras/src/")[-1]))
 
 
-def pytest_runtest_logreport(report):
-    outcomes = getattr(SESSION.get("config"), "outcomes", None)
-    seen = dict(report.user_properties)
-    if outcomes is None or "file" not in seen or (report.when != "call" and report.passed):
-        return
-    test = f"{seen['file']}::{report.nodeid.partition('::')[2]}"
-    error = str(report.longrepr).strip().splitlines()[-1] if report.failed else ""
-    outcomes[test] = {"outcome": report.outcome, "trains": seen["calls"] > 0, "error": error}
+class Outcomes:
+    """A pytest plugin that writes the outcome of each test to a JSON file."""
 
+    def __init__(self, file):
+        self._file = file
+        self._outcomes = {}
 
-SESSION: dict = {}
+    def pytest_runtest_logreport(self, report):
+        seen = dict(report.user_properties)
+        if report.when != "call" or not seen:
+            return
+        test = f"{seen['file']}::{report.nodeid.partition('::')[2]}"
+        error = str(report.longrepr).strip().splitlines()[-1] if report.failed else ""
+        trains = seen["calls"] > 0
+        self._outcomes[test] = {"outcome": report.outcome, "trains": trains, "error": error}
 
-
-def pytest_sessionstart(session):
-    SESSION["config"] = session.config
-
-
-def pytest_sessionfinish(session):
-    file = session.config.getoption("--outcomes")
-    if file and not hasattr(session.config, "workerinput"):
-        Path(file).write_text(json.dumps(session.config.outcomes))
+    def pytest_sessionfinish(self):
+        self._file.write_text(json.dumps(self._outcomes))
 
 
 # The command ------------------------------------------------------------------------------------
