@@ -59,7 +59,7 @@ def change(model, name):
 def test_an_attribute_changed_before_the_first_fit(name):
     def script(Trainer):
         trainer = Trainer(counting())
-        trainer.compile(**compile_with()())
+        trainer.compile(**compile_with(optimizer="adam")())
         change(trainer.model, name)
         seen = fit(trainer, CLASSES, **SHORT)
         return {**seen, **state(trainer)}
@@ -76,7 +76,7 @@ def test_an_attribute_changed_after_a_first_fit(name):
 
     def script(Trainer):
         trainer = Trainer(counting())
-        trainer.compile(**compile_with()())
+        trainer.compile(**compile_with(optimizer="adam")())
         first = fit(trainer, CLASSES, **SHORT)
         change(trainer.model, name)
         again = fit(trainer, CLASSES, **SHORT)
