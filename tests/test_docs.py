@@ -14,9 +14,9 @@ from typer.main import get_command
 from fit_unfolded import cli
 
 ROOT = Path(__file__).parents[1]
-README = (ROOT / "README.md").read_text()
-COMMANDS = (ROOT / "docs" / "commands.md").read_text()
-LESSON = (ROOT / "docs" / "lesson.md").read_text()
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+COMMANDS = (ROOT / "docs" / "commands.md").read_text(encoding="utf-8")
+LESSON = (ROOT / "docs" / "lesson.md").read_text(encoding="utf-8")
 PAGES = [*sorted(ROOT.glob("README*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 
 
@@ -31,7 +31,7 @@ def quotations(page):
 def misquoted(page):
     """The paragraphs of the quoted code that are not in the file, line by line."""
     for file, code in quotations(page):
-        lines = (ROOT / file).read_text().splitlines()
+        lines = (ROOT / file).read_text(encoding="utf-8").splitlines()
         for paragraph in re.split(r"\n{2,}", code.strip("\n")):
             quoted = paragraph.splitlines()
             places = range(len(lines) - len(quoted) + 1)
@@ -90,17 +90,17 @@ def broken_links(path, page):
         if not there.exists():
             yield target
         elif number := re.fullmatch(r"L(\d+)", place):
-            lines = there.read_text().splitlines()
+            lines = there.read_text(encoding="utf-8").splitlines()
             code = text.strip("`")
             if code not in "".join(lines[int(number[1]) - 1 : int(number[1])]):
                 yield f"{target}: `{code}` is in {[n for n, x in enumerate(lines, 1) if code in x]}"
-        elif place and place not in anchors(there.read_text()):
+        elif place and place not in anchors(there.read_text(encoding="utf-8")):
             yield target
 
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_no_link_is_broken(path):
-    assert list(broken_links(path, path.read_text())) == []
+    assert list(broken_links(path, path.read_text(encoding="utf-8"))) == []
 
 
 def test_a_broken_link_is_noticed():
@@ -110,7 +110,9 @@ def test_a_broken_link_is_noticed():
 
 def test_a_link_to_another_line_is_noticed():
     target = "../keras_fit/one_page.py"
-    line = (ROOT / "keras_fit" / "one_page.py").read_text().splitlines().index("import os") + 1
+    line = (ROOT / "keras_fit" / "one_page.py").read_text(encoding="utf-8").splitlines().index(
+        "import os"
+    ) + 1
     page = f"[`import os`]({target}#L{line}) [`import os`]({target}#L{line + 1})"
     path = ROOT / "docs" / "lesson.md"
     assert list(broken_links(path, page)) == [f"{target}#L{line + 1}: `import os` is in [{line}]"]
@@ -118,7 +120,7 @@ def test_a_link_to_another_line_is_noticed():
 
 def misplaced_details(page):
     """Links of the lesson's tables to a detail's number that lead to another section's heading."""
-    details = (ROOT / "docs" / "details.md").read_text()
+    details = (ROOT / "docs" / "details.md").read_text(encoding="utf-8")
     for number, heading in re.findall(r"\[(\d+)\]\(details\.md#([\w-]+)\)", page):
         before = details.partition(f"\n{number}. **")[0]
         if anchors(before)[-1] != heading:
@@ -165,6 +167,6 @@ def test_an_option_left_out_is_noticed():
 
 
 def test_each_target_of_make_is_described():
-    rules = re.findall(r"(?m)^([a-z][\w-]*):", (ROOT / "Makefile").read_text())
+    rules = re.findall(r"(?m)^([a-z][\w-]*):", (ROOT / "Makefile").read_text(encoding="utf-8"))
     described = re.findall(r"`make ([\w-]+)", COMMANDS.partition("\n## With `make`")[2])
     assert set(rules) - {"has-gpu"} == set(described)
