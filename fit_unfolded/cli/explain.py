@@ -9,7 +9,6 @@ from fit_unfolded.cli import options
 from fit_unfolded.cli.job import Job, prepare
 from fit_unfolded.common.errors import InputError
 from fit_unfolded.common.files import check_file
-from fit_unfolded.workloads import user_file
 
 
 def explain(
@@ -38,18 +37,15 @@ def explain(
         check_file(html, "--html")
     fit = options.fit_arguments(workload, None, None)
     job = prepare(workload, seed, device, False, 1, data, fit, {})
-    _check_data(job, graph)
+    if graph:
+        _check_graph(job)
     if not _explain(job, full, graph, html):
         raise typer.Exit(1)
 
 
-def _check_data(job: Job, graph: bool) -> None:
+def _check_graph(job: Job) -> None:
     """Refuses data that only a user's file can have."""
-    from fit_unfolded.explain.run import batch_size_of
-
-    if not user_file.is_dataset(job.data.x) and not batch_size_of(job.workload, job.data):
-        raise InputError(f"{job.workload.name}: data() returns too few rows; use at least 5.")
-    if graph and (not hasattr(job.data.x, "shape") or set(job.data.extra) - {"validation_data"}):
+    if not hasattr(job.data.x, "shape") or set(job.data.extra) - {"validation_data"}:
         raise InputError(
             f"--graph: {job.workload.name} needs x and y as one array each, without weights; leave "
             "out --graph."
