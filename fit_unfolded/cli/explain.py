@@ -24,6 +24,7 @@ def explain(
         Path | None,
         typer.Option(metavar="FILE", help="Also write an HTML page with the source of both."),
     ] = None,
+    details: options.Details = "",
 ) -> None:
     """Show every call that compile and fit make, beside the same call in the loop.
 
@@ -35,11 +36,13 @@ def explain(
     options.check_data(workload, data)
     if html is not None:
         check_file(html, "--html")
+    elif details:
+        raise InputError("--details: needs --html FILE, the page that links to them.")
     fit = options.fit_arguments(workload, None, None)
     job = prepare(workload, seed, device, False, 1, data, fit, {})
     if graph:
         _check_graph(job)
-    if not _explain(job, full, graph, html):
+    if not _explain(job, full, graph, html, details):
         raise typer.Exit(1)
 
 
@@ -52,7 +55,7 @@ def _check_graph(job: Job) -> None:
         )
 
 
-def _explain(job: Job, full: bool, graph: bool, html: Path | None) -> bool:
+def _explain(job: Job, full: bool, graph: bool, html: Path | None, details: str) -> bool:
     """Runs both, prints the report, writes the HTML page; whether they make the same calls."""
     from rich.console import Console
 
@@ -78,6 +81,6 @@ def _explain(job: Job, full: bool, graph: bool, html: Path | None) -> bool:
     if html is not None:
         from fit_unfolded.explain.html import write
 
-        write(explanation, html)
+        write(explanation, html, details)
         console.print(f"Written: {html}", markup=False, highlight=False)
     return explanation.difference is None

@@ -156,7 +156,7 @@ def _chapter(chapter: Chapter, sources: list[Source], kinds: dict[Kind, str]) ->
 def _segment(segment: Segment, sources: list[Source], kinds: dict[Kind, str]) -> str:
     heading = escape(segment.heading)
     if segment.repeats:
-        calls = f"{len(segment.entries)} calls, {segment.repeats}"
+        calls = f"{_plural(len(segment.entries), 'call')}, {segment.repeats}"
         heading = f"{_button(heading)} <span>{escape(calls)}</span>"
     heading = f"<h3>{heading}</h3>" if heading else ""
     runs = [list(run) for _, run in groupby(segment.entries, key=lambda entry: entry.repeated)]
@@ -170,6 +170,10 @@ def _segment(segment: Segment, sources: list[Source], kinds: dict[Kind, str]) ->
         f'<section class="segment{repeats}" data-place="{escape(segment.place)}">{heading}'
         f"<ol>\n{entries}</ol></section>"
     )
+
+
+def _plural(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 def _button(label: str) -> str:

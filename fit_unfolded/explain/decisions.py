@@ -137,9 +137,14 @@ class Resolution:
     def see(self, frame: FrameType, event: str, _: Any) -> None:
         """A hook for `profiled`."""
         name, arguments = frame.f_code.co_name, frame.f_code.co_argcount
-        if name == "_resolve_auto_jit_compile" or (name == "jit_compile" and arguments == 2):
+        if name == "_resolve_auto_jit_compile":
+            # the property resolves too, if it is read before compile
+            by_compile = frame.f_back is not None and frame.f_back.f_code.co_name == "compile"
+            if event == "return" and by_compile:
+                self._lines[name] = KERAS.nearest(frame)[0]
+        elif name == "jit_compile" and arguments == 2:
             if event == "return":
-                self._lines.setdefault(name, KERAS.nearest(frame)[0])
+                self._lines[name] = KERAS.nearest(frame)[0]
         elif name == "jit_compile" and event == "call" and self.read is None:
             with contextlib.suppress(LookupError):
                 line, at = self._package.nearest(frame.f_back)

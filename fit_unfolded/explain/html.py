@@ -149,7 +149,7 @@ def _summary(explanation: Explanation) -> str:
     title = explanation.title.rstrip(".")
     summary = (
         f"{title}. {len(explanation.events)} calls, the same in both implementations, in the same "
-        f"order. TensorFlow {explanation.tensorflow_version}. Epochs and batches count from 0, as "
+        f"order, run eagerly with instrumented objects. TensorFlow {explanation.tensorflow_version}. Epochs and batches count from 0, as "
         "callbacks get them."
     )
     return f"<p>{escape(summary)}</p>{_parting(explanation.difference)}"

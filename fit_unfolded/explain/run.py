@@ -34,6 +34,7 @@ from manual_loop.compiled.lookup import to_snake_case
 EPOCHS = 2
 TRAIN_BATCHES = 3
 VALIDATION_BATCHES = 2
+EAGERLY = {"run_eagerly": True, "jit_compile": False}  # Keras warns of XLA without a graph
 
 
 def explain(
@@ -143,7 +144,7 @@ def record(
     """
     keras.utils.set_random_seed(seed)
     trainer = TRAINERS[side](build())
-    trainer.compile(**compile_arguments() | {"run_eagerly": True})
+    trainer.compile(**compile_arguments() | EAGERLY)
     training, validation = batches()
     can_evaluate = has_loss(trainer.model)
     if can_evaluate:
@@ -199,7 +200,7 @@ def decide(
 
     eager = TRAINERS[side](build())
     with Births(package) as births:
-        eager.compile(**given | looks.values | {"run_eagerly": True})
+        eager.compile(**given | looks.values | EAGERLY)
         training, _ = batches()
         if has_loss(eager.model):
             eager.evaluate(training.take(1), verbose=0)

@@ -36,13 +36,12 @@ def print_decisions(console: Console, decisions: list[Decision]) -> None:
     for decision in decisions:
         text = Text(f"{INDENT}{decision.argument}")
         text.append(" → ", "dim").append(decision.became, "bold")
-        text.append(f"\n{INDENT * 3}{decision.because}")
-        lines = f"fit {place(decision.fit)}, loop {place(decision.loop)}"
-        text.append(f"\n{INDENT * 3}{lines}", "dim")
-        if decision.left is not None:
-            left = f"{decision.left.function}, {place(decision.left)}"
-            text.append(f"\n{INDENT * 3}the loop leaves this to Keras: {left}", "dim")
         console.print(text, overflow="fold", highlight=False)
+        lines = f"fit {place(decision.fit)}, loop {place(decision.loop)}"
+        if decision.left is not None:
+            lines += f", left to {decision.left.function}"
+        for line in (Text(decision.because), Text(lines, "dim")):
+            console.print(Padding(line, (0, 0, 0, len(INDENT * 3))), highlight=False)
 
 
 def print_events(console: Console, explanation: Explanation, full: bool) -> None:

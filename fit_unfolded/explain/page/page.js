@@ -58,8 +58,11 @@
   // Of many links only the current one is a stop of the Tab key; arrow keys lead to the others.
   function tabbable(link, can) {
     link.tabIndex = can ? 0 : -1;
-    const button = link.parentElement.querySelector(":scope > .fold");
-    if (button) button.tabIndex = link.tabIndex;
+    const { parentElement: entry } = link;
+    for (const owner of [entry, entry.closest(".segment").querySelector("h3")]) {
+      const button = owner?.querySelector(":scope > .fold");
+      if (button) button.tabIndex = link.tabIndex;
+    }
   }
 
   // Folding: a run of entries at the same lines, or a batch that repeats an earlier one.
@@ -90,7 +93,7 @@
     const folded = button.getAttribute("aria-expanded") === "true";
     const what = entry ? runOf(entry.querySelector("a")) : button.closest(".segment");
     fold(what, folded);
-    if (!shown().includes(current)) step(links.find((link) => link.parentElement === what[0]));
+    if (!shown().includes(current)) step(what[0].querySelector("a"));
     tellPlace();
   }
 
