@@ -152,10 +152,11 @@ class _Pages:
         if segments:
             yield Chapter("Verdict", segments)
         found = report.comparison
+        seen: dict[tuple, str] = {}  # what steps hold -> the first of them
         for epoch in range(SHOWN_EPOCHS if found else 0):
             steps = found.steps_of(epoch) if found else []
             shown = [s for at, s in enumerate(steps) if at < SHOWN_STEPS or s.departs]
-            segments = [self._step(epoch, step) for step in shown[: 2 * SHOWN_STEPS]]
+            segments = [self._step(epoch, step, seen) for step in shown[: 2 * SHOWN_STEPS]]
             if segments:
                 yield Chapter(f"Epoch {epoch + 1}", segments)
 
@@ -171,7 +172,7 @@ class _Pages:
         steps = found.steps if found else []
         return _line_of(steps[0], name) if steps else 0
 
-    def _step(self, epoch: int, step: Compared) -> Segment:
+    def _step(self, epoch: int, step: Compared, seen: dict[tuple, str]) -> Segment:
         entries = []
         for name in STEP_STAGES:
             kind, keras_place, _ = PLACES[name]
@@ -182,7 +183,10 @@ class _Pages:
             )
         heading = f"step {step.number}"
         place = f"Epoch {epoch + 1}, {heading}"
-        return Segment(heading, str(step.number), f"Epoch {epoch + 1}", place, entries)
+        equal = tuple((entry.result, *entry.repeated) for entry in entries)
+        first = seen.setdefault(equal, heading)
+        repeats = "" if first == heading else f"as in {first}"
+        return Segment(heading, str(step.number), f"Epoch {epoch + 1}", place, entries, repeats)
 
     def _entry(
         self,

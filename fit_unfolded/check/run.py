@@ -95,7 +95,9 @@ class Report:
         from fit_unfolded.common.notebook import framed, printed
 
         walk = framed(page(self), f"{self.path.name}, checked")
-        return f"{printed(print_page, self)}<details><summary>Step by step</summary>{walk}</details>"
+        return (
+            f"{printed(print_page, self)}<details><summary>Step by step</summary>{walk}</details>"
+        )
 
     def figures(self) -> dict[str, Any]:
         """For `check.json`."""

@@ -1,6 +1,7 @@
 """How results show themselves in the cell of a notebook."""
 
 import io
+import re
 from collections.abc import Callable
 from html import escape
 from typing import Any
@@ -9,6 +10,7 @@ from rich.console import Console
 
 WIDTH = 100  # columns
 HEIGHT = "44rem"
+COLOR = re.compile(r"(?:text-decoration-|background-)?color: #\w+(?:; |(?=\"))")
 
 
 def printed(print_page: Callable[..., Any], *arguments: Any) -> str:
@@ -17,12 +19,13 @@ def printed(print_page: Callable[..., Any], *arguments: Any) -> str:
     Args:
         print_page: a function that is given a `rich.console.Console`, then `arguments`.
     """
-    console = Console(file=io.StringIO(), width=WIDTH, record=True, no_color=True)
+    console = Console(file=io.StringIO(), width=WIDTH, record=True)
     print_page(console, *arguments)
-    return console.export_html(
+    page = console.export_html(
         inline_styles=True,
         code_format='<pre style="line-height: 1.3; overflow-x: auto">{code}</pre>',
     )
+    return COLOR.sub("", page)
 
 
 def framed(page: str, title: str) -> str:

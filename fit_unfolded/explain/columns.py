@@ -19,11 +19,11 @@ from fit_unfolded.explain.kinds import FOLDED, SHORTEST_RUN, Kind
 
 # Where the panes are, by their number; on a narrow screen they stand below each other.
 START = {
-    2: '<span class="wide">Left</span><span class="narrow">Above</span>: the line of Keras that makes '
-    'it in fit. <span class="wide">Right</span><span class="narrow">Below</span>: the line of the '
-    "loop that makes the same call.",
-    3: "The panes show your line, the line of Keras that does the same in fit, and the line of this "
-    "project's loop.",
+    2: '<span class="wide">Left</span><span class="narrow">Above</span>: the line of Keras that '
+    'makes it in fit. <span class="wide">Right</span><span class="narrow">Below</span>: the line '
+    "of the loop that makes the same call.",
+    3: "The panes show your line, the line of Keras that does the same in fit, and the line of "
+    "this project's loop.",
 }
 
 
@@ -91,7 +91,7 @@ class Entry:
     def repeated(self) -> tuple:
         """What entries in a row must share to be folded into one."""
         lines = [stop and (stop.line.file, stop.line.number) for stop in self.stops]
-        return self.kind, self.name.rpartition(".")[2], *lines
+        return (self.kind, self.name.rpartition(".")[2], *lines)
 
 
 @dataclass(frozen=True)
@@ -156,14 +156,12 @@ def _chapter(chapter: Chapter, sources: list[Source], kinds: dict[Kind, str]) ->
 def _segment(segment: Segment, sources: list[Source], kinds: dict[Kind, str]) -> str:
     heading = escape(segment.heading)
     if segment.repeats:
-        calls = f"{_plural(len(segment.entries), 'call')}, {segment.repeats}"
+        calls = f"{_plural(len(segment.entries), 'event')}, {segment.repeats}"
         heading = f"{_button(heading)} <span>{escape(calls)}</span>"
     heading = f"<h3>{heading}</h3>" if heading else ""
     runs = [list(run) for _, run in groupby(segment.entries, key=lambda entry: entry.repeated)]
     entries = "\n".join(
-        _item(entry, sources, kinds, run, place)
-        for run in runs
-        for place, entry in enumerate(run)
+        _item(entry, sources, kinds, run, place) for run in runs for place, entry in enumerate(run)
     )
     repeats = " repeats" if segment.repeats else ""
     return (

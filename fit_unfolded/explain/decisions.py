@@ -188,9 +188,7 @@ class Looks:
             tuple: the package's line, and that of Keras behind it; None if there is none.
         """
         lines = self._lines[argument]
-        line, left = next(
-            (found for found in lines if found[0].function not in TAKEN_IN), lines[0]
-        )
+        line, left = next((found for found in lines if found[0].function not in TAKEN_IN), lines[0])
         return (line, None) if left is None else (argument_line(line, argument), left)
 
     def _watched(self, name: str, value: Any) -> Any:

@@ -80,7 +80,9 @@ def _left(decision: Decision) -> list[str]:
     """That Keras decides for the loop too, and where."""
     if decision.left is None:
         return []
-    return [f"the loop leaves this to Keras: {decision.left.function}, {terminal.place(decision.left)}"]
+    return [
+        f"the loop leaves this to Keras: {decision.left.function}, {terminal.place(decision.left)}"
+    ]
 
 
 def _segments(
@@ -149,8 +151,8 @@ def _summary(explanation: Explanation) -> str:
     title = explanation.title.rstrip(".")
     summary = (
         f"{title}. {len(explanation.events)} calls, the same in both implementations, in the same "
-        f"order, run eagerly with instrumented objects. TensorFlow {explanation.tensorflow_version}. Epochs and batches count from 0, as "
-        "callbacks get them."
+        f"order, run eagerly. TensorFlow {explanation.tensorflow_version}. Epochs and batches "
+        "count from 0, as callbacks get them."
     )
     return f"<p>{escape(summary)}</p>{_parting(explanation.difference)}"
 

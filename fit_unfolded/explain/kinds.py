@@ -2,7 +2,6 @@
 
 from typing import NamedTuple
 
-
 FOLDED = ("layer", "metric", "optimizer")  # sources of which many in a row are shown as one
 SHORTEST_RUN = 3
 
@@ -55,7 +54,9 @@ AN_EPOCH = Detail(22, "epochs is the epoch to stop at, not the number of epochs 
 
 # Each argument of compile.
 ARGUMENTS = {
-    "optimizer": Kind("The optimizer updates the weights; a name stands for its class.", (SCALING,)),
+    "optimizer": Kind(
+        "The optimizer updates the weights; a name stands for its class.", (SCALING,)
+    ),
     "loss": Kind("The number to minimize; a name or a function is wrapped in a Loss.", (ONE_SUM,)),
     "metrics": Kind("Running means for the logs; names are resolved by shapes.", (ACC, NAMES)),
     "weighted_metrics": Kind("Metrics that use the sample weights.", (UNWEIGHTED,)),
@@ -106,8 +107,12 @@ EVENTS = {
         (WEIGHTS, REGULARIZERS),
     ),
     ("metric", "reset_state"): Kind("The metric's state is set back to 0.", (RESET,)),
-    ("metric", "update_state"): Kind("This batch is added to the metric's state.", (BEFORE, UNWEIGHTED)),
-    ("metric", "result"): Kind("The metric's value over the batches so far is read, for the logs.", (MEANS,)),
+    ("metric", "update_state"): Kind(
+        "This batch is added to the metric's state.", (BEFORE, UNWEIGHTED)
+    ),
+    ("metric", "result"): Kind(
+        "The metric's value over the batches so far is read, for the logs.", (MEANS,)
+    ),
     ("optimizer", "scale_loss"): Kind(
         "The loss is scaled for float16; otherwise it stays as it is.", (NON_FINITE,)
     ),
@@ -124,9 +129,9 @@ EVENTS = {
 }
 
 LEFT_TO_KERAS = (
-    "The loop writes out what fit does around Keras's objects, not the objects: optimizers, losses, "
-    "metrics, layers and keras.callbacks.CallbackList are Keras's on both sides, and Model.compile "
-    "keeps the arguments and resolves names and jit_compile for both."
+    "The loop writes out what fit does with Keras's objects, not the objects themselves: "
+    "optimizers, losses, metrics, layers and keras.callbacks.CallbackList are Keras's on both "
+    "sides, and Model.compile keeps the arguments and resolves names and jit_compile for both."
 )
 
 
