@@ -157,7 +157,7 @@ def _segment(segment: Segment, sources: list[Source], kinds: dict[Kind, str]) ->
     heading = escape(segment.heading)
     if segment.repeats:
         calls = f"{_plural(len(segment.entries), 'event')}, {segment.repeats}"
-        heading = f"{_button(heading)} <span>{escape(calls)}</span>"
+        heading = f"{_button(heading)} <span>· {escape(calls)}</span>"
     heading = f"<h3>{heading}</h3>" if heading else ""
     runs = [list(run) for _, run in groupby(segment.entries, key=lambda entry: entry.repeated)]
     entries = "\n".join(

@@ -457,8 +457,8 @@ def test_a_batch_that_repeats_another_unfolds_on_arrival(reader, address):
     reader.open(f"{address}#e4")
     headings = f"{SHOWN.format('.repeats h3')}.map((e) => e.innerText.replace(/\\s+/g, ' '))"
     assert reader.ask(headings)[:2] == [
-        "batch 1 2 events, as in epoch 0, batch 0",
-        "epoch begins 1 event, as in epoch 0",
+        "batch 1 · 2 events, as in epoch 0, batch 0",
+        "epoch begins · 1 event, as in epoch 0",
     ]
     assert not reader.ask("document.getElementById('e5').offsetHeight")
     reader.press("j")
