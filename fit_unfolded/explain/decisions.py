@@ -120,7 +120,8 @@ class Resolution:
     """Watches what Keras makes of `jit_compile`, and who reads it.
 
     Attributes:
-        decided: the line at which Keras's function, or else its property, was left.
+        decided: the line at which Keras's function, or else its property, was left; None if Keras
+            used neither, as for a value that the property has already.
         read: the line of the package that read the result; None if none did.
     """
 
@@ -130,9 +131,9 @@ class Resolution:
         self.read: Line | None = None
 
     @property
-    def decided(self) -> Line:
+    def decided(self) -> Line | None:
         """See the class."""
-        return self._lines.get("_resolve_auto_jit_compile") or self._lines["jit_compile"]
+        return self._lines.get("_resolve_auto_jit_compile") or self._lines.get("jit_compile")
 
     def see(self, frame: FrameType, event: str, _: Any) -> None:
         """A hook for `profiled`."""
@@ -282,11 +283,10 @@ def halves(
         became, because = _of_flag(name, value, model, optimizer)
         line, left = looks.line(name)
         if name == "jit_compile":
-            line, left = (
-                (resolution.decided, None)
-                if left is None
-                else (resolution.read or line, resolution.decided)
-            )
+            if left is None:
+                line = resolution.decided or line
+            else:
+                line, left = resolution.read or line, resolution.decided or left
         found.append(Half(_argument(name, value), became, because, line, left))
     return found
 
@@ -366,6 +366,8 @@ def _of_flag(name: str, value: Any, model: Any, optimizer: Any) -> tuple[str, st
 
 
 def _why_xla(value: Any, model: Any) -> str:
+    if model.run_eagerly:
+        return "run_eagerly comes first: without a graph there is nothing to compile"
     if value != "auto":
         return "it was asked for" if bool(model.jit_compile) == value else "the model objects"
     if all(device.device_type == "CPU" for device in tf.config.list_physical_devices()):

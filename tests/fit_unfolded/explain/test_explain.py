@@ -360,6 +360,16 @@ def test_the_line_that_decides_and_why(explained):
     assert source(decisions["steps_per_execution=1"].loop).endswith("self._steps() - 1):")
 
 
+def test_the_line_of_xla_where_keras_resolves_nothing():
+    arguments = compile_with(optimizer="sgd", run_eagerly=True)
+    fit, loop = (decide(side, plain, arguments, CLASSES) for side in TRAINERS)
+    xla = next(d for d in join(fit, loop) if d.argument.startswith("jit_compile="))
+    assert (xla.became, xla.fit.function) == ("no XLA", "Trainer.compile")
+    assert source(xla.fit) == 'if jit_compile == "auto":'
+    assert xla.left == xla.fit
+    assert xla.because == "run_eagerly comes first: without a graph there is nothing to compile"
+
+
 LEFT = {
     'optimizer="adam"': "get",  # keras.optimizers.get
     'loss="sparse_categorical_crossentropy"': "get_loss",
