@@ -16,7 +16,13 @@ from fit_unfolded.pitfalls.experiment import FIT, RIGHT, WRONG, Result
 STYLES: dict[str, dict[str, Any]] = {
     FIT: {"color": colors.FIT, "linewidth": 5.0, "linestyle": "-"},
     RIGHT: {"color": colors.LOOP, "linewidth": 1.4, "linestyle": (0, (4, 2)), "zorder": 4},
-    WRONG: {"color": colors.MISTAKE, "linewidth": 1.6, "linestyle": "-", "marker": "o", "markersize": 4},
+    WRONG: {
+        "color": colors.MISTAKE,
+        "linewidth": 1.6,
+        "linestyle": "-",
+        "marker": "o",
+        "markersize": 4,
+    },
 }
 LOGARITHMIC_FROM = 50  # times the smallest loss
 
