@@ -15,7 +15,7 @@ from fit_unfolded import cli
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 COMMANDS = (ROOT / "docs" / "commands.md").read_text()
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
 
 
 # The code that README.md opens with -----------------------------------------------------------
@@ -102,7 +102,8 @@ def test_no_link_is_broken(path):
 
 def test_a_broken_link_is_noticed():
     page = "[a](docs/detail.md) [b](docs/tolerances.md#on-a-gpu) [c](docs/tolerances.md#on-a-tpu)"
-    assert list(broken_links(PAGES[0], page)) == ["docs/detail.md", "docs/tolerances.md#on-a-tpu"]
+    broken = broken_links(ROOT / "README.md", page)
+    assert list(broken) == ["docs/detail.md", "docs/tolerances.md#on-a-tpu"]
 
 
 # docs/commands.md -----------------------------------------------------------------------------

@@ -1,15 +1,14 @@
 """Runs the commands from an installed wheel, without the checkout: `make wheel-test`.
 
 The wheel is built and installed into an environment of its own, which sees the packages that this
-interpreter has, but not the checkout that is installed there: lines of a `.pth` file add folders,
-whose own `.pth` files are not read.
+interpreter has, but not the checkout that is installed there: a `.pth` file adds their folder, and
+that folder's own `.pth` files are not read.
 """
 
 import os
 import shutil
 import subprocess
 import sys
-import sysconfig
 import tempfile
 import time
 import venv
@@ -44,8 +43,8 @@ def install(folder):
     )
     find = "import sysconfig; print(sysconfig.get_path('purelib'))"
     packages = subprocess.run([python, "-c", find], check=True, capture_output=True, text=True)
-    here = {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}
-    Path(packages.stdout.strip(), "dependencies.pth").write_text("\n".join(sorted(here)))
+    here = [path for path in sys.path if path.endswith("-packages")]
+    Path(packages.stdout.strip(), "dependencies.pth").write_text("\n".join(here))
     return python
 
 
@@ -81,7 +80,8 @@ def main():
             print(f"{time.monotonic() - begin:5.0f} s  fit-unfolded {command}", flush=True)
             missing = [file for file in files if not (place / file).exists()]
             if found != status or words not in text or missing:
-                sys.exit(f"exit status {found}, not {status}; missing: {words!r}, {missing}\n{text}")
+                print(text, f"Expected: {words!r}, exit status {status}, {files}", sep="\n")
+                sys.exit(f"Found: exit status {found}; missing files: {missing}")
 
 
 if __name__ == "__main__":
