@@ -106,4 +106,4 @@ def test_a_file_is_refused_before_tensorflow_is_imported(run, tmp_path, monkeypa
     monkeypatch.setattr("fit_unfolded.cli.job.import_tensorflow", pytest.fail)
     for command in ("compare", "train", "explain", "bench"):
         status, _, error = run(command, tmp_path / "none.py")
-        assert (status, error) == (2, f"error: WORKLOAD: there is no file {tmp_path}/none.py.\n")
+        assert (status, error) == (2, f"error: WORKLOAD: there is no file {tmp_path / 'none.py'}.\n")
