@@ -213,12 +213,10 @@ def test_a_real_training_fits_the_page(real):
 
 # In a browser
 
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-
 
 @pytest.fixture(scope="module")
 def chromium():
-    program = next(filter(None, map(shutil.which, BROWSERS)), None)
+    program = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
     driver = shutil.which("chromedriver")
     if program is None or driver is None:
         pytest.skip("no Chromium and ChromeDriver on the PATH (Debian: chromium, chromium-driver)")
