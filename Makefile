@@ -38,7 +38,7 @@ QUICK := tests/test_imports.py tests/test_details.py tests/test_equality_can_fai
 	$(LOOP)/saving/test_parity_saving.py::test_all_that_was_compiled_comes_back
 
 .PHONY: compare bench bench-peers gpu-check has-gpu scaling test test-quick fuzz keras-suite \
-	mutants corpus lint format clean
+	mutants corpus wheel-test lint format clean
 
 compare: $(STAMP)
 	$(BIN)/fit-unfolded compare
@@ -87,10 +87,15 @@ mutants: $(MUTANTS)
 corpus: $(STAMP)
 	$(BIN)/python tests/support/corpus.py --jobs $(JOBS) --write
 
+# The commands from a wheel that is installed without the checkout, in about five minutes
+wheel-test: $(STAMP)
+	$(BIN)/python tests/support/wheel.py
+
 lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/actionlint .github/workflows/*.yml
 
 format: $(STAMP)
 	$(BIN)/ruff check --fix .

@@ -9,6 +9,7 @@ such as `train_step`, counts as a part of both packages.
 
 import copy
 import inspect
+import os
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -65,7 +66,7 @@ class Package:
 
     def __init__(self, root: Path, inside: str, hands_on: Callable[[str, str], bool]):
         self._parent = root.parent
-        self._inside = f"{self._parent / inside}/"
+        self._inside = f"{self._parent / inside}{os.sep}"
         self._hands_on = hands_on
         self._own: frozenset[CodeType] = frozenset()
 
