@@ -1,0 +1,95 @@
+"""Builds the site into `site/`: `python -m website`."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+from website import ROOT, citing, details, pitfalls, start, walks
+from website.navigation import KOREAN, files, navigation, toml
+from website.pages import Pages
+
+HERE = Path(__file__).parent
+BUILD = ROOT / "build" / "site"
+SITE = ROOT / "site"
+# What the generator adds to pages opened from a folder, and what stands in its place.
+ELSEWHERE = re.compile(r'<script src="https://unpkg\.com/iframe-worker/shim"></script>')
+
+
+def main() -> None:
+    """Stages the pages, has them rendered, and puts the result in the place of the last site."""
+    shutil.rmtree(BUILD, ignore_errors=True)
+    pages = Pages(BUILD / "pages")
+    stage(pages)
+    render()
+    for page in (BUILD / "out").rglob("*.html"):
+        finish(page)
+    shutil.rmtree(SITE, ignore_errors=True)
+    (BUILD / "out").rename(SITE)
+    print(f"Written: {SITE.relative_to(ROOT)}/index.html")
+
+
+def stage(pages: Pages) -> None:
+    """Writes all pages, as Markdown, and what they link to."""
+    numbers = details.by_pitfall((ROOT / details.PAGE).read_text(encoding="utf-8"))
+    start.write(pages)
+    walks.write(pages)
+    pitfalls.write(pages, numbers)
+    for file in files(ROOT):
+        if file.endswith("details.md"):
+            details.write(pages, file)
+        else:
+            pages.stage(file)
+    pages.write("citing.md", citing.page())
+    pages.write("api.md", (HERE / "api.md").read_text(encoding="utf-8"))
+    for asset in sorted((HERE / "assets").iterdir()):
+        pages.copy(asset, f"assets/{asset.name}")
+    pages.finish()
+
+
+def render() -> None:
+    """Runs the generator; its warnings are errors."""
+    from fit_unfolded.pitfalls import names
+
+    nav = navigation(ROOT, names())
+    settings = {"nav": nav, "docs_dir": "pages", "site_dir": "out"}
+    lines = [f"{key} = {toml(value)}" for key, value in settings.items()]
+    text = (HERE / "zensical.toml").read_text(encoding="utf-8")
+    text = text.replace("[project]\n", "\n".join(["[project]", *lines, ""]), 1)
+    text = text.replace(
+        "[project.plugins.mkdocstrings.handlers.python.options]",
+        f"[project.plugins.mkdocstrings.handlers.python]\npaths = [{toml(str(ROOT))}]\n\n"
+        "[project.plugins.mkdocstrings.handlers.python.options]",
+    )
+    korean = next((item[KOREAN] for item in nav if KOREAN in item), None)
+    if korean:
+        languages = [
+            {"name": "English", "link": "index.html", "lang": "en"},
+            {"name": KOREAN, "link": re.sub(r"\.md$", ".html", korean[0]), "lang": "ko"},
+        ]
+        text += f"\n[project.extra]\nalternate = {toml(languages)}\n"
+    (BUILD / "zensical.toml").write_text(text, encoding="utf-8")
+    command = Path(sysconfig.get_path("scripts")) / "zensical"
+    environment = os.environ | {"NO_COLOR": "1"}
+    done = subprocess.run([command, "build", "--strict"], cwd=BUILD, env=environment, check=False)
+    if done.returncode:
+        sys.exit(f"zensical: exit status {done.returncode}")
+
+
+def finish(page: Path) -> None:
+    """Leaves no script of another server in a page, and names the language of the Korean ones."""
+    text = page.read_text(encoding="utf-8")
+    folder = page.relative_to(BUILD / "out").parent
+    up = os.path.relpath("assets/file-worker.js", folder)
+    new = ELSEWHERE.sub(f'<script src="{up}"></script>', text)
+    if folder.parts[:1] == ("ko",):
+        new = new.replace('<html lang="en"', '<html lang="ko"', 1)
+    if new != text:
+        page.write_text(new, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
