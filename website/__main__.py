@@ -7,6 +7,7 @@ import subprocess
 import sys
 import sysconfig
 from pathlib import Path
+from typing import Any
 
 from website import ROOT, citing, details, pitfalls, start, walks
 from website.navigation import KOREAN, files, navigation, toml
@@ -16,15 +17,14 @@ HERE = Path(__file__).parent
 BUILD = ROOT / "build" / "site"
 SITE = ROOT / "site"
 # What the generator adds to pages opened from a folder, and what stands in its place.
-ELSEWHERE = re.compile(r'<script src="https://unpkg\.com/iframe-worker/shim"></script>')
+ELSEWHERE = re.compile(r'<script src="https://unpkg\.com/iframe-worker/shim"[^>]*></script>')
 
 
 def main() -> None:
     """Stages the pages, has them rendered, and puts the result in the place of the last site."""
     shutil.rmtree(BUILD, ignore_errors=True)
     pages = Pages(BUILD / "pages")
-    stage(pages)
-    render()
+    render(stage(pages))
     for page in (BUILD / "out").rglob("*.html"):
         finish(page)
     shutil.rmtree(SITE, ignore_errors=True)
@@ -32,12 +32,12 @@ def main() -> None:
     print(f"Written: {SITE.relative_to(ROOT)}/index.html")
 
 
-def stage(pages: Pages) -> None:
-    """Writes all pages, as Markdown, and what they link to."""
+def stage(pages: Pages) -> list[Any]:
+    """Writes all pages, as Markdown, and what they link to; returns the site's `nav`."""
     numbers = details.by_pitfall((ROOT / details.PAGE).read_text(encoding="utf-8"))
     start.write(pages)
     walks.write(pages)
-    pitfalls.write(pages, numbers)
+    symptoms = pitfalls.write(pages, numbers)
     for file in files(ROOT):
         if file.endswith("details.md"):
             details.write(pages, file)
@@ -48,13 +48,11 @@ def stage(pages: Pages) -> None:
     for asset in sorted((HERE / "assets").iterdir()):
         pages.copy(asset, f"assets/{asset.name}")
     pages.finish()
+    return navigation(ROOT, symptoms)
 
 
-def render() -> None:
+def render(nav: list[Any]) -> None:
     """Runs the generator; its warnings are errors."""
-    from fit_unfolded.pitfalls import names
-
-    nav = navigation(ROOT, names())
     settings = {"nav": nav, "docs_dir": "pages", "site_dir": "out"}
     lines = [f"{key} = {toml(value)}" for key, value in settings.items()]
     text = (HERE / "zensical.toml").read_text(encoding="utf-8")

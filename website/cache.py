@@ -1,4 +1,4 @@
-"""Results of runs that the site shows, kept in `results/site/` for as long as the code is the same."""
+"""Results of runs that the site shows, kept in `results/site/` while the code is the same."""
 
 import hashlib
 import importlib.metadata

@@ -2,8 +2,6 @@
 
 import ast
 import functools
-import importlib.metadata
-import importlib.util
 import re
 import textwrap
 from collections import defaultdict
@@ -11,14 +9,10 @@ from pathlib import Path
 
 from fit_unfolded import pitfalls
 from website import ROOT
-from website.keras_lines import definition, excerpts
+from website.keras_lines import KERAS, TAG, VERSION, definition, excerpts
 from website.pages import Pages, fenced, page_of
 
 PAGE = "docs/details.md"
-# The folder in which `keras/src/...` lies, found without importing Keras.
-KERAS = Path(importlib.util.find_spec("keras").origin or "").parents[1]  # type: ignore[union-attr]
-VERSION = importlib.metadata.version("keras")
-TAG = f"https://github.com/keras-team/keras/blob/v{VERSION}"
 # Of an entry: number, title, prose, and the paragraph with the names; in every language.
 ENTRY = re.compile(
     r"(?ms)^(\d+)\. \*\*(.+?)\*\*\s+(.+?)\n\n +(Keras `keras/.+?)(?=\n\n|\n*\Z)",

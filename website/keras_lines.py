@@ -1,14 +1,23 @@
 """Which lines of Keras each detail of docs/details.md shows: the few that decide it.
 
-By number of the detail: how the first of the lines begins, and how many there are. They are looked up
-in the functions that the detail names, in the Keras that is installed when the site is built. Where
-one line's beginning is not enough, those of the lines after it follow, each after a newline.
+By number of the detail: how the first of the lines begins, and how many there are. They are looked
+up in the functions that the detail names, in the Keras that is installed when the site is built.
+Where one line's beginning is not enough, those of the lines after it follow, each after a newline.
 """
 
 import ast
+import importlib.metadata
+import importlib.util
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
+
+# The folder in which `keras/src/...` lies, found without importing Keras.
+KERAS = Path(importlib.util.find_spec("keras").origin or "").parents[1]  # type: ignore[union-attr]
+VERSION = importlib.metadata.version("keras")
+# The same files at the tag of this version.
+TAG = f"https://github.com/keras-team/keras/blob/v{VERSION}"
 
 TRACED = ("one_step_on_data = tf.function(", 5)
 LOSS_TRACKED = "self._loss_tracker.update_state("
@@ -164,6 +173,21 @@ def _find(
             indent = min(len(line) - len(line.lstrip()) for line in lines)
             return Excerpt(name, found[0] + 1, [line[indent:] for line in lines])
     raise LookupError(f"none of {', '.join(nodes)} has a line that begins with {begins!r}")
+
+
+def statement(file: Path, line: int) -> str:
+    """The statement that a line is in; of an `if`, a loop or a function, its first lines."""
+    text = file.read_text(encoding="utf-8")
+    around = [
+        node
+        for node in ast.walk(ast.parse(text))
+        if isinstance(node, ast.stmt) and node.lineno <= line <= (node.end_lineno or 0)
+    ]
+    innermost = max(around, key=lambda node: node.lineno)
+    body = getattr(innermost, "body", None)
+    last = body[0].lineno - 1 if body else innermost.end_lineno
+    lines = text.splitlines()[innermost.lineno - 1 : last]
+    return textwrap.dedent("\n".join(lines)).rstrip()
 
 
 def definition(tree: ast.AST, path: str) -> ast.FunctionDef | ast.ClassDef:

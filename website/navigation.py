@@ -6,8 +6,8 @@ from typing import Any
 
 from website.pages import page_of
 
-# By section, the pages of docs/ in the order in which they are read. A page that is named nowhere is
-# listed in the last section.
+# By section, the pages of docs/ in the order in which they are read. A page that is named nowhere
+# is listed in the last section.
 SECTIONS = {
     "Guides": [
         "README.md",
@@ -38,10 +38,16 @@ def files(root: Path) -> list[str]:
     return [file.relative_to(root).as_posix() for file in found if file.is_file()]
 
 
-def navigation(root: Path, pitfalls: list[str]) -> list[Any]:
-    """The site's `nav`: pages, and sections as `{title: [...]}`."""
+def navigation(root: Path, symptoms: dict[str, list[str]]) -> list[Any]:
+    """The site's `nav`: pages, and sections as `{title: [...]}`.
+
+    Args:
+        symptoms: by symptom, the names of the pitfalls.
+    """
     staged = files(root)
-    sections = {title: [file for file in names if file in staged] for title, names in SECTIONS.items()}
+    sections = {
+        title: [file for file in names if file in staged] for title, names in SECTIONS.items()
+    }
     korean = [file for file in KOREAN_FIRST if file in staged]
     korean += [file for file in staged if file.startswith("docs/ko/") and file not in korean]
     notebooks = [file for file in staged if file.startswith("notebooks/")]
@@ -49,11 +55,14 @@ def navigation(root: Path, pitfalls: list[str]) -> list[Any]:
     reports = [file for file in staged if file.startswith("benchmarks/")]
     rest = [file for file in staged if file not in listed and file not in reports]
     sections["Measured"] += [*rest, *reports]
+    mistakes = [
+        {symptom: [f"pitfalls/{name}.md" for name in names]} for symptom, names in symptoms.items()
+    ]
     nav: list[Any] = [
         {"Start": "index.md"},
         {"Walks": "walks.md"},
         {"Details": "details.md"},
-        {"Pitfalls": ["pitfalls/index.md", *(f"pitfalls/{name}.md" for name in pitfalls)]},
+        {"Pitfalls": ["pitfalls/index.md", *mistakes]},
     ]
     if notebooks:
         nav.append({"Notebooks": [page_of(file) for file in notebooks]})

@@ -58,9 +58,7 @@ class Pages:
         def turned(match: re.Match[str]) -> str:
             return f"{match[1]}({self._target(match[2], file)})"
 
-        return "".join(
-            part if code else LINK.sub(turned, part) for code, part in _split_code(text)
-        )
+        return "".join(part if code else LINK.sub(turned, part) for code, part in _split_code(text))
 
     def _target(self, target: str, file: str) -> str:
         path, mark, anchor = target.partition("#")

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from fit_unfolded.pitfalls import SYMPTOMS
 from website import ROOT
 from website.cache import kept, run
+from website.keras_lines import KERAS, TAG, statement
 from website.pages import Pages, fenced, slug
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ def _figures(result: "Result") -> dict[str, Any]:
         "symptom": pitfall.symptom,
         "diff": list(page.mending_diff(pitfall)),
         "place": [right.file, right.first, right.function],
-        "keras": [line.file, line.first, line.function, line.text, keras.__version__],
+        "keras": [line.file, line.first, line.function, keras.__version__],
         "thread": [pitfall.thread.url, pitfall.thread.says] if pitfall.thread else None,
         "alternative": alternative(result),
         "printed": console.file.getvalue(),
@@ -96,11 +97,14 @@ def alternative(result: "Result") -> str:
 # Pages ----------------------------------------------------------------------------------------
 
 
-def write(pages: Pages, details: dict[str, list[int]]) -> None:
+def write(pages: Pages, details: dict[str, list[int]]) -> dict[str, list[str]]:
     """Measures, unless it is done for the same code, and writes `pitfalls/*.md`.
 
     Args:
         details: by name of a pitfall, the numbers of the details that name it.
+
+    Returns:
+        By symptom, the names of the pitfalls.
     """
     folder = kept("pitfalls", _measure, [Path(__file__)])
     found = json.loads((folder / "pitfalls.json").read_text(encoding="utf-8"))
@@ -109,6 +113,11 @@ def write(pages: Pages, details: dict[str, list[int]]) -> None:
         numbers = details.get(pitfall["name"], [])
         pages.write(f"pitfalls/{pitfall['name']}.md", _page(pages, pitfall, numbers))
     pages.write("pitfalls/index.md", _index(found["pitfalls"], found["index"]))
+    shown = {
+        _title(symptom): [p["name"] for p in found["pitfalls"] if p["symptom"] == symptom]
+        for symptom in SYMPTOMS
+    }
+    return {title: names for title, names in shown.items() if names}
 
 
 def _measure(folder: Path) -> None:
@@ -119,7 +128,7 @@ def _page(pages: Pages, pitfall: dict[str, Any], details: list[int]) -> str:
     name = pitfall["name"]
     file, line, function = pitfall["place"]
     source = pages.source(file, f"pitfalls/{name}.md", line)
-    keras_file, keras_line, keras_function, keras_text, version = pitfall["keras"]
+    keras_file, keras_line, keras_function, version = pitfall["keras"]
     thread = "No public thread was found."
     if pitfall["thread"]:
         url, says = pitfall["thread"]
@@ -140,8 +149,9 @@ def _page(pages: Pages, pitfall: dict[str, Any], details: list[int]) -> str:
         '??? note "The figures, as the command prints them"\n\n'
         + _indented(f"`fit-unfolded pitfalls {name}`\n\n" + fenced(pitfall["printed"], "text")),
         "## In Keras",
-        f"Keras {version}, `{keras_file}`, line {keras_line}, `{keras_function}`:",
-        fenced(keras_text, "python"),
+        f"Keras {version}, Apache-2.0, [`{keras_file}`, line {keras_line}]"
+        f"({TAG}/{keras_file}#L{keras_line}), `{keras_function}`:",
+        fenced(statement(KERAS / keras_file, keras_line), "python"),
         "## Reported in",
         thread,
     ]
@@ -151,20 +161,25 @@ def _page(pages: Pages, pitfall: dict[str, Any], details: list[int]) -> str:
 def _index(pitfalls: list[dict[str, Any]], printed: str) -> str:
     parts = [
         f"# {len(pitfalls)} mistakes in training loops",
-        "Each was run against `fit` on this project's own loop, with the wrong lines in the place of "
-        "the right ones, and measured. Look for what you see. Does your own loop make one of them? "
-        "[`fit-unfolded check`](../check.md) names it.",
+        "Each was run against `fit` on this project's own loop, with the wrong lines in the place "
+        "of the right ones, and measured. Look for what you see. Does your own loop make one of "
+        "them? [`fit-unfolded check`](../check.md) names it.",
     ]
     for symptom in SYMPTOMS:
         found = [pitfall for pitfall in pitfalls if pitfall["symptom"] == symptom]
         if found:
-            parts.append(f"## {symptom[0].upper()}{symptom[1:]} {{ #{slug(symptom)} }}")
+            parts.append(f"## {_title(symptom)} {{ #{slug(symptom)} }}")
             items = (f"- [{p['title']}]({p['name']}.md), `{p['name']}`" for p in found)
             parts.append("\n".join(items))
     parts.append("## All figures")
     parts.append("As `fit-unfolded pitfalls` prints them:")
     parts.append(fenced(printed, "text"))
     return "\n\n".join(parts) + "\n"
+
+
+def _title(symptom: str) -> str:
+    # a name of the logs stays as it is
+    return symptom if symptom.startswith(("loss", "val_loss")) else symptom.capitalize()
 
 
 def _indented(text: str) -> str:

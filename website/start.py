@@ -4,7 +4,6 @@ import ast
 import json
 from dataclasses import dataclass
 from html import escape
-from importlib.metadata import version
 from pathlib import Path
 
 from pygments import highlight
@@ -24,8 +23,8 @@ class Match:
 
     Attributes:
         title: what they do.
-        keras, loop: how the first line begins on either side, None if there is none. The lines reach
-            to the first line of the next match on that side.
+        keras, loop: how the first line begins on either side, None if there is none. The lines
+            reach to the first line of the next match on that side.
         argument: the piece of `compile` or `fit` that the loop's lines write out.
         details: numbers of docs/details.md.
         folded: whether the lines are shown only when asked for.
@@ -41,7 +40,7 @@ class Match:
 
 MATCHES = (
     Match("Imports", '"""`compile`', '"""`compile`', folded=True),
-    Match("Numbers", None, "EPOCHS, BATCH_SIZE"),
+    Match("Epochs, batch size, split", None, "EPOCHS, BATCH_SIZE"),
     Match("Seed", "keras.utils.set", "keras.utils.set", details=(11,)),
     Match("Data", "# The data:", "# The data:"),
     Match("Split", None, "# validation_split:", "validation_split=0.3", (7,)),
@@ -160,6 +159,10 @@ def _page(pages: Pages, found: dict) -> str:
     sides = [Side(pages, file, text) for file, text in zip((KERAS, LOOP), programs, strict=True)]
     rows = "\n".join(_row(sides, *parts) for parts in matched(*programs))
     versions = found["versions"]
+    stack = (
+        f"TensorFlow {versions['tensorflow']}, Keras {versions['keras']} and "
+        f"Python {versions['python']}"
+    )
     return f"""---
 hide:
   - navigation
@@ -168,16 +171,15 @@ hide:
 
 # The same training twice: `fit`, and `fit` unfolded
 
-Left, a Keras model trained by `compile` and `fit`. Right, the same training with every step written
-out: `tf.GradientTape`, shuffling, batches, metrics, validation. Beside each line stands what does the
-same on the other side.
+Left (on a narrow screen: blue), a Keras model trained by `compile` and `fit`. Right (orange), the
+same training with every step written out: `tf.GradientTape`, shuffling, batches, metrics,
+validation. Beside each line stands what does the same on the other side.
 {{ .lead }}
 
 <p class="verdict" role="status"><strong>{escape(found["verdict"])}</strong>
-Both programs print the same {found["lines"]} lines, byte for byte. Measured when this page was built,
-with TensorFlow {versions["tensorflow"]}, Keras {versions["keras"]} and Python {versions["python"]} on a
-{found["device"]}: logs of every batch, history, callback calls, weights, optimizer variables,
-predictions.</p>
+Both programs print the same {found["lines"]} lines, byte for byte. Compared: logs of every batch,
+history, callback calls, weights, optimizer variables, predictions. Measured for this page on a
+{found["device"]} with {stack}.</p>
 
 [Step through the training](walks/lesson.html){{ .md-button .md-button--primary }}
 [{_count("details.md")} details of `fit`](details.md){{ .md-button }}
@@ -189,9 +191,9 @@ predictions.</p>
 {rows}
 </div>
 
-Run them: `python -m keras_fit.one_page` and `python -m manual_loop.one_page`. Compare them, in all that
-can be observed: `fit-unfolded compare lesson`. What is compared, and how to install it, is in the
-[overview](readme.md).
+Run them: `python -m keras_fit.one_page` and `python -m manual_loop.one_page`. Compare them, in all
+that can be observed: `fit-unfolded compare lesson`. What is compared, and how to install it, is in
+the [overview](readme.md).
 """
 
 
@@ -231,8 +233,7 @@ class Side:
 
 def _row(sides: list[Side], match: Match, keras: Lines | None, loop: Lines | None) -> str:
     left, right = (
-        side.code(lines) if lines else ""
-        for side, lines in zip(sides, (keras, loop), strict=True)
+        side.code(lines) if lines else "" for side, lines in zip(sides, (keras, loop), strict=True)
     )
     if keras and match.argument:
         left += _pieces("compile" if "compile" in match.keras else "fit")  # type: ignore[operator]
@@ -257,7 +258,8 @@ def _pieces(call: str) -> str:
     for match in MATCHES:
         if match.argument and match.argument in line and match.argument != "model.fit":
             code = f"<code>{escape(match.argument)}</code>"
-            items.append(f'<li>{code} <a href="#{slug(match.title)}">{match.title.lower()}</a></li>')
+            link = f'<a href="#{slug(match.title)}">{match.title.lower()}</a>'
+            items.append(f"<li>{code} {link}</li>")
     for argument, words in WITHOUT_LINES.items():
         if argument in line:
             items.append(f"<li><code>{escape(argument)}</code> {escape(words)}</li>")

@@ -14,7 +14,7 @@ WORKLOADS = {
 }
 # By file of examples/: the mistake that `check` names.
 BROKEN = {
-    "mean_of_batches": "The loss of an epoch is the mean over batches, the last of which is smaller.",
+    "mean_of_batches": "The loss of an epoch is a mean over batches, the last of which is smaller.",
     "dropout_without_training": "The model is called without `training=True`, so Dropout is off.",
 }
 
@@ -51,9 +51,9 @@ def _page(pages: Pages) -> str:
     )
     return f"""# Walks: one training, step by step
 
-Each walk is a page of its own, made by running the command that it names. Press Next, or `j` and `k`:
-every call of the training comes up with the line of Keras that makes it and the line of the loop
-that makes the same call.
+Each walk is a page of its own, made by running the command that is named below. Press Next, or `j`
+and `k`: every call of the training comes up with the line of Keras that makes it and the line of
+the loop that makes the same call. Your browser's Back leads here again.
 
 ## What `compile` and `fit` do
 
@@ -65,8 +65,8 @@ Made by `fit-unfolded explain WORKLOAD --html FILE`.
 
 ## Two broken loops under `check`
 
-Made by `fit-unfolded check FILE --html FILE`: your line, Keras's line and this project's line, and the
-[known mistake](check.md) that makes the same numbers.
+Made by `fit-unfolded check FILE --html FILE`: your line, Keras's line and this project's line, and
+the [known mistake](check.md) that makes the same numbers.
 
 | walk | the mistake that `check` finds | the file |
 |---|---|---|
@@ -75,6 +75,6 @@ Made by `fit-unfolded check FILE --html FILE`: your line, Keras's line and this 
 ## Your own
 
 `fit-unfolded explain my_model.py --html page.html` makes the same page of
-[your own model](your-own-model.md), and `fit-unfolded check my_loop.py --html page.html` of your own
-[loop](check.md).
+[your own model](your-own-model.md), and `fit-unfolded check my_loop.py --html page.html` of your
+own [loop](check.md).
 """

@@ -1,42 +1,35 @@
 "use strict";
-// A page opened from a folder (file://) may not start a worker, which the search runs in. Here a
+// A page opened from a folder (file://) may not start a worker, in which the search runs. There a
 // hidden frame takes its place: it loads the same script and passes the same messages.
 if (location.protocol === "file:") {
-  window.Worker = class extends EventTarget {
-    #frame = document.createElement("iframe");
+  window.Worker = class {
+    onmessage = null;
     #waiting = [];
+    #frame = document.createElement("iframe");
 
     constructor(url) {
-      super();
-      const script = document.createElement("script");
-      script.src = new URL(url, location.href);
       this.#frame.hidden = true;
       this.#frame.title = "Search";
-      this.#frame.addEventListener("load", () => this.#start(script), { once: true });
+      this.#frame.addEventListener("load", () => this.#start(String(url)), { once: true });
       document.body.append(this.#frame);
     }
 
-    #start(script) {
+    #start(url) {
       const inside = this.#frame.contentWindow;
-      inside.postMessage = (data) => this.#deliver(this, data, (event) => this.onmessage?.(event));
-      inside.importScripts = () => {};
+      inside.postMessage = (data) => this.onmessage?.(new MessageEvent("message", { data }));
+      const script = inside.document.createElement("script");
+      script.src = new URL(url, location.href).href;
       script.addEventListener("load", () => {
         const waiting = this.#waiting;
         this.#waiting = null;
-        for (const data of waiting) this.postMessage(data);
+        waiting.forEach((data) => this.postMessage(data));
       });
-      inside.document.head.append(inside.document.importNode(script));
-    }
-
-    #deliver(target, data) {
-      const event = new MessageEvent("message", { data });
-      target.dispatchEvent(event);
-      target.onmessage?.(event);
+      inside.document.head.append(script);
     }
 
     postMessage(data) {
       if (this.#waiting) this.#waiting.push(data);
-      else this.#deliver(this.#frame.contentWindow, data);
+      else this.#frame.contentWindow.dispatchEvent(new MessageEvent("message", { data }));
     }
 
     terminate() {
