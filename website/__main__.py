@@ -19,6 +19,10 @@ SITE = ROOT / "site"
 # What the generator adds to pages opened from a folder, and what stands in its place.
 ELSEWHERE = re.compile(r'<script src="https://unpkg\.com/iframe-worker/shim"[^>]*></script>')
 
+# The anchor of a line of code, and the link of its number, which the stylesheet writes.
+CODE_LINE = re.compile(r'<a id="(__codelineno-\d+-\d+)" name="[^"]*" href="[^"]*">')
+LINE_NUMBER = re.compile(r'<a href="#(__codelineno-\d+)-(\d+)">(?=<span class="linenos")')
+
 
 def main() -> None:
     """Stages the pages, has them rendered, and puts the result in the place of the last site."""
@@ -78,11 +82,17 @@ def render(nav: list[Any]) -> None:
 
 
 def finish(page: Path) -> None:
-    """Leaves no script of another server in a page, and names the language of the Korean ones."""
+    """Mends what the generator leaves to be mended in a page.
+
+    No script of another server; lines of code that are no stop of the Tab key; the language of the
+    Korean pages.
+    """
     text = page.read_text(encoding="utf-8")
     folder = page.relative_to(BUILD / "out").parent
     up = os.path.relpath("assets/file-worker.js", folder)
     new = ELSEWHERE.sub(f'<script src="{up}"></script>', text)
+    new = CODE_LINE.sub(r'<a id="\1">', new)
+    new = LINE_NUMBER.sub(r'<a href="#\1-\2" tabindex="-1" aria-label="Line \2">', new)
     if folder.parts[:1] == ("ko",):
         new = new.replace('<html lang="en"', '<html lang="ko"', 1)
     if new != text:

@@ -16,7 +16,7 @@ if (location.protocol === "file:") {
 
     #start(url) {
       const inside = this.#frame.contentWindow;
-      inside.postMessage = (data) => this.onmessage?.(new MessageEvent("message", { data }));
+      inside.postMessage = (data) => this.#later(data, (event) => this.onmessage?.(event));
       const script = inside.document.createElement("script");
       script.src = new URL(url, location.href).href;
       script.addEventListener("load", () => {
@@ -29,7 +29,13 @@ if (location.protocol === "file:") {
 
     postMessage(data) {
       if (this.#waiting) this.#waiting.push(data);
-      else this.#frame.contentWindow.dispatchEvent(new MessageEvent("message", { data }));
+      else this.#later(data, (event) => this.#frame.contentWindow?.dispatchEvent(event));
+    }
+
+    // As between a page and a worker: a copy, delivered after the sender has returned.
+    #later(data, deliver) {
+      const copy = structuredClone(data);
+      setTimeout(() => deliver(new MessageEvent("message", { data: copy })));
     }
 
     terminate() {
