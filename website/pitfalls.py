@@ -45,9 +45,9 @@ def measure_all(folder: Path) -> None:
         plot.draw(folder / f"{pitfall.name}.png", result)
         results.append(result)
     results.sort(key=lambda result: result.pitfall.name)
-    index = Console(file=io.StringIO(), width=WIDTH)
-    page.print_index(index, results)
-    found = {"index": index.file.getvalue(), "pitfalls": [_figures(result) for result in results]}
+    index = io.StringIO()
+    page.print_index(Console(file=index, width=WIDTH), results)
+    found = {"index": index.getvalue(), "pitfalls": [_figures(result) for result in results]}
     (folder / "pitfalls.json").write_text(json.dumps(found, indent=1), encoding="utf-8")
 
 
@@ -59,8 +59,8 @@ def _figures(result: "Result") -> dict[str, Any]:
     from fit_unfolded.pitfalls import page
 
     pitfall = result.pitfall
-    console = Console(file=io.StringIO(), width=WIDTH)
-    page.print_pitfall(console, result)
+    printed = io.StringIO()
+    page.print_pitfall(Console(file=printed, width=WIDTH), result)
     right, line = pitfall.edit.find(), pitfall.keras.find()
     return {
         "name": pitfall.name,
@@ -72,7 +72,7 @@ def _figures(result: "Result") -> dict[str, Any]:
         "keras": [line.file, line.first, line.function, keras.__version__],
         "thread": [pitfall.thread.url, pitfall.thread.says] if pitfall.thread else None,
         "alternative": alternative(result),
-        "printed": console.file.getvalue(),
+        "printed": printed.getvalue(),
     }
 
 

@@ -1,5 +1,6 @@
 """The pages of `explain` and `check` to step through, and the page that lists them."""
 
+import functools
 from pathlib import Path
 
 from website import ROOT
@@ -22,11 +23,11 @@ BROKEN = {
 def write(pages: Pages) -> None:
     """Makes the walks, unless they are there from the same code, and lists them in `walks.md`."""
     for workload in WORKLOADS:
-        folder = kept(f"explain-{workload}", lambda to, name=workload: _explain(name, to))
+        folder = kept(f"explain-{workload}", functools.partial(_explain, workload))
         pages.copy(folder / "page.html", f"walks/{workload}.html")
     for name in BROKEN:
         file = ROOT / "examples" / f"{name}.py"
-        folder = kept(f"check-{name}", lambda to, file=file: _check(file, to), [file])
+        folder = kept(f"check-{name}", functools.partial(_check, file), [file])
         pages.copy(folder / "page.html", f"walks/{name}.html")
     pages.write("walks.md", _page(pages))
 
