@@ -11,6 +11,7 @@ from website.pages import page_of
 SECTIONS = {
     "Guides": [
         "README.md",
+        "docs/lesson.md",
         "docs/ways.md",
         "docs/your-own-model.md",
         "docs/check.md",

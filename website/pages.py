@@ -25,6 +25,7 @@ LANGUAGES = {
     ".css": "css",
     ".js": "js",
 }
+LINE = "__codelineno-0-"  # of a source page, the anchor of a line
 HIDDEN = "---\nsearch:\n  exclude: true\nhide:\n  - toc\n---\n\n"
 
 
@@ -68,6 +69,8 @@ class Pages:
         page = self._page_or_copy(there)
         if "#" in page:
             mark = anchor = ""
+        if page.startswith("source/"):  # a line, as GitHub names it: L12, or the first of L12-L20
+            anchor = re.sub(r"^L(\d+)(-L\d+)?$", rf"{LINE}\1", anchor)
         return _relative(page, page_of(file)) + mark + anchor
 
     def _page_or_copy(self, there: str) -> str:
@@ -89,7 +92,7 @@ class Pages:
         if not (ROOT / file).is_file():
             raise LookupError(f"{from_page} links to {file}, which is not in the repository")
         self._sources.add(file)
-        anchor = "" if line is None else f"#__codelineno-0-{line}"
+        anchor = "" if line is None else f"#{LINE}{line}"
         return _relative(page_of(file), from_page) + anchor
 
     def finish(self) -> None:

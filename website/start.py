@@ -12,7 +12,7 @@ from pygments.lexers import PythonLexer
 
 from website import ROOT
 from website.cache import kept, run
-from website.pages import Pages, slug
+from website.pages import LINE, Pages, slug
 
 KERAS, LOOP = "keras_fit/one_page.py", "manual_loop/one_page.py"
 
@@ -224,7 +224,7 @@ class Side:
         """Lines with their numbers, without blank lines at the end."""
         count = len("\n".join(lines.text).rstrip().splitlines())
         numbered = "".join(
-            f'<span class="line"><a href="{self._source}#__codelineno-0-{number}">{number}</a>'
+            f'<span class="line"><a href="{self._source}#{LINE}{number}">{number}</a>'
             f"<span>{self._html[number - 1] or ' '}</span></span>"
             for number in range(lines.first, lines.first + count)
         )

@@ -64,6 +64,11 @@ def test_notebooks_and_korean_pages_are_listed_if_they_are_there(tmp_path):
         ("docs/ways.md", "[a](../README.md#two)", "[a](readme.md#two)"),
         ("README.md", "![a](docs/gap.png)", "![a](gap.png)"),
         ("README.md", "[`x`](manual_loop/steps.py)", "[`x`](source/manual_loop/steps.py.md)"),
+        (
+            "docs/ways.md",
+            "[a](../manual_loop/steps.py#L20-L22)",
+            "[a](source/manual_loop/steps.py.md#__codelineno-0-20)",
+        ),
         ("README.md", "[`x`](manual_loop/data)", "[`x`](source/index.md#manual_loopdata)"),
         ("README.md", "[a](CITATION.cff)", "[a](citing.md)"),
         ("docs/ways.md", "[a [n, 1]](gap.md)", "[a [n, 1]](gap.md)"),
