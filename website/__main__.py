@@ -31,6 +31,8 @@ def main() -> None:
     render(stage(pages))
     for page in (BUILD / "out").rglob("*.html"):
         finish(page)
+    if (BUILD / "out" / "ko").is_dir():  # the language switch asks for it
+        shutil.copy(BUILD / "out" / "sitemap.xml", BUILD / "out" / "ko")
     shutil.rmtree(SITE, ignore_errors=True)
     (BUILD / "out").rename(SITE)
     print(f"Written: {SITE.relative_to(ROOT)}/index.html")
