@@ -31,10 +31,11 @@ KOREAN_FIRST = ["docs/ko/index.md", "README.ko.md"]
 
 
 def files(root: Path) -> list[str]:
-    """The Markdown files that become pages as they are, details among them."""
+    """The Markdown files and notebooks that become pages, details among them."""
     found = [root / "README.md", *sorted((root / "docs").glob("*.md"))]
     found += [root / "README.ko.md", *sorted((root / "docs" / "ko").glob("*.md"))]
-    found += [file for file in sorted((root / "notebooks").glob("*.md")) if file.stem != "README"]
+    notebooks = [*(root / "notebooks").glob("*.md"), *(root / "notebooks").glob("*.py")]
+    found += sorted(notebooks)
     found += sorted((root / "benchmarks" / "results").glob("*/report.md"))
     return [file.relative_to(root).as_posix() for file in found if file.is_file()]
 

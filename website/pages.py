@@ -26,6 +26,8 @@ LANGUAGES = {
     ".js": "js",
 }
 LINE = "__codelineno-0-"  # of a source page, the anchor of a line
+# Files that are copied as they are.
+COPIED = (".png", ".json", ".svg", ".ipynb")
 HIDDEN = "---\nsearch:\n  exclude: true\nhide:\n  - toc\n---\n\n"
 
 
@@ -49,8 +51,9 @@ class Pages:
         shutil.copyfile(path, self.folder / to)
 
     def stage(self, file: str) -> None:
-        """The page of a Markdown file of the repository."""
+        """The page of a Markdown file or of a notebook of the repository."""
         text = (ROOT / file).read_text(encoding="utf-8")
+        text = notebook(text) if file.endswith(".py") else text
         self.write(page_of(file), self.rewritten(text, file))
 
     def rewritten(self, text: str, file: str) -> str:
@@ -81,7 +84,9 @@ class Pages:
             raise LookupError(f"a page links to {there}, which is not in the repository")
         if there in ("CITATION.cff", "docs/details.md") or path.suffix == ".md":
             return page_of(there)
-        if path.suffix in (".png", ".json", ".svg"):
+        if file_is_notebook(there):
+            return page_of(there)
+        if path.suffix in COPIED:
             self._copied.add(there)
             return page_of(there)
         self._sources.add(there)
@@ -112,9 +117,28 @@ def page_of(file: str) -> str:
     if file in names:
         return names[file]
     path = PurePosixPath(file)
-    if path.suffix in (".md", ".png", ".json", ".svg"):
+    if path.suffix in (".md", *COPIED):
         return file.removeprefix("docs/")
+    if file.startswith("notebooks/"):
+        return str(path.with_suffix(".md"))
     return f"source/{file}.md"
+
+
+def file_is_notebook(file: str) -> bool:
+    """Whether a file is a notebook as jupytext keeps it, in Python."""
+    return file.startswith("notebooks/") and file.endswith(".py")
+
+
+def notebook(text: str) -> str:
+    """Jupytext's percent format as Markdown: text cells as text, code cells as code blocks."""
+    parts = []
+    for cell in re.split(r"(?m)^# %%", text)[1:]:
+        kind, _, body = cell.partition("\n")
+        if "[markdown]" in kind:
+            parts.append(re.sub(r"(?m)^# ?", "", body).strip("\n") + "\n")
+        elif body.strip():
+            parts.append(fenced(body.strip("\n"), "python"))
+    return "\n".join(parts)
 
 
 def python_files(folder: str) -> Iterator[Path]:

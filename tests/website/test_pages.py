@@ -13,7 +13,7 @@ from fit_unfolded.pitfalls import names
 from website import ROOT, navigation, start, walks
 from website.details import by_pitfall
 from website.keras_lines import KERAS, LINES, excerpts, statement
-from website.pages import Pages, page_of, slug
+from website.pages import Pages, notebook, page_of, slug
 
 MOST_LINES = 12  # of Keras, for one detail
 
@@ -90,6 +90,14 @@ def test_a_folder_of_source_files_has_its_anchor(tmp_path):
     pages.finish()
     assert f"{{ #{slug('manual_loop/data')} }}" in (tmp_path / "source/index.md").read_text()
     assert (tmp_path / page_of("manual_loop/data/arrays.py")).is_file()
+
+
+def test_a_notebook_becomes_a_page():
+    cells = (
+        "# ---\n# jupyter:\n# ---\n\n# %% [markdown]\n# # Title\n#\n# Text\n\n# %%\nx = 1  # one\n"
+    )
+    assert notebook(cells) == "# Title\n\nText\n\n```python\nx = 1  # one\n```\n"
+    assert page_of("notebooks/1_fit.py") == "notebooks/1_fit.md"
 
 
 # The start page -------------------------------------------------------------------------------
