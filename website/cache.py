@@ -6,6 +6,7 @@ import platform
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -23,17 +24,19 @@ def kept(name: str, make: Callable[[Path], None], files: Iterable[Path] = ()) ->
         make: gets an empty folder to write into.
         files: what the result depends on, besides the three packages and the versions in use.
     """
-    folder, fresh = RESULTS / name, RESULTS / f"{name}.partial"
+    folder = RESULTS / name
     key = digest(files)
     if (folder / "key").is_file() and (folder / "key").read_text() == key:
         return folder
     print(f"Measuring: {name}", flush=True)
-    shutil.rmtree(fresh, ignore_errors=True)
-    fresh.mkdir(parents=True)
-    make(fresh)
-    (fresh / "key").write_text(key)
-    shutil.rmtree(folder, ignore_errors=True)
-    fresh.rename(folder)
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=RESULTS) as temporary:
+        fresh = Path(temporary) / name
+        fresh.mkdir()
+        make(fresh)
+        (fresh / "key").write_text(key)
+        shutil.rmtree(folder, ignore_errors=True)
+        fresh.rename(folder)
     return folder
 
 
