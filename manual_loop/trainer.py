@@ -10,7 +10,14 @@ from typing import Any
 
 import keras
 
-from manual_loop.callbacks import callback_list, in_order, is_due, to_floats, watches_batches
+from manual_loop.callbacks import (
+    callback_list,
+    calls_of,
+    in_order,
+    is_due,
+    to_floats,
+    watches_batches,
+)
 from manual_loop.compiled.lookup import look_up
 from manual_loop.compiled.overrides import overridable, own_method, own_validation
 from manual_loop.compiled.refusals import refuse_arguments
@@ -169,7 +176,7 @@ class Trainer(OnBatch):
         """Train on the batches of one epoch; returns the logs of the last step."""
         watched = any(map(watches_batches, callbacks.callbacks))
         with batches.catch_stop_iteration():
-            for first_step, last_step, iterator in batches:
+            for first_step, last_step, iterator in calls_of(batches, train_function, callbacks):
                 if watched:
                     callbacks.on_train_batch_begin(first_step)
                 logs = train_function(iterator)
@@ -230,7 +237,7 @@ class Trainer(OnBatch):
         watched = any(map(watches_batches, callbacks.callbacks))
         logs = {}
         with batches.catch_stop_iteration():
-            for first_step, last_step, iterator in batches:
+            for first_step, last_step, iterator in calls_of(batches, test_function, callbacks):
                 if watched:
                     callbacks.on_test_batch_begin(first_step)
                 logs = test_function(iterator)
