@@ -141,15 +141,20 @@ class PredictFunction:
         Raises:
             StopIteration: the data end before the first step.
         """
-        if self._on_arrays is not None and isinstance(iterator, ArrayIterator):
+        if self._takes_one(iterator):
             return self._on_arrays.of(iterator.dataset)(iterator)
         return self._run(take(iterator, self._steps()))
 
     def choose_steps(self, iterator, left):
         """See `StepFunction`."""
-        if self._on_arrays is not None and isinstance(iterator, ArrayIterator):
+        if self._takes_one(iterator):
             return self._on_arrays.of(iterator.dataset).choose_steps(iterator, left)
         return self._steps()
+
+    def _takes_one(self, iterator):
+        """Whether a call takes one batch of arrays."""
+        one = self._on_arrays is not None and self._steps() == 1
+        return one and isinstance(iterator, ArrayIterator)
 
     def run_on_batch(self, data):
         """The outputs for one batch of arrays or tensors."""
