@@ -56,7 +56,11 @@ class BoundSteps(dict):
         steps = self._steps_of.setdefault(one, self._steps_per_execution())
         if draws(one.graph):
             return UnboundStep(one, steps)
-        if steps == 1 and not self._jit_compile and can_be_joined(one, self._block is outputs_block):
+        if (
+            steps == 1
+            and not self._jit_compile
+            and can_be_joined(one, self._block is outputs_block)
+        ):
             return JoinedSteps(one, dataset, functools.partial(self._block, self._step))
         in_graph = steps > 1 and gains_from_a_block(dataset.specs, one.graph, self._jit_compile)
         block = self._block(self._step, steps, self._jit_compile) if in_graph else None

@@ -80,7 +80,9 @@ def outputs_block(step, steps):
                 stop > full_batches,
                 lambda: [
                     tf.concat([output, rest], 0)
-                    for output, rest in zip(outputs, tree.flatten(run(arrays, partial)), strict=True)
+                    for output, rest in zip(
+                        outputs, tree.flatten(run(arrays, partial)), strict=True
+                    )
                 ],
                 lambda: outputs,
             )

@@ -23,8 +23,9 @@ from manual_loop.execution.dispatch import CALLS, acts_outside
 from manual_loop.execution.graph import nodes_of
 
 SECONDS = 0.05  # that one call should take
-# TensorFlow fuses convolutions with the ops around them differently in a loop: other last bits.
-FUSED_OTHERWISE = re.compile("Conv")
+# Ops around which TensorFlow may optimize a loop differently, with other last bits. Of the layers
+# tried, only `x * sigmoid(x)` (swish) was; convolutions, which often stand beside it, are left too.
+OPTIMIZED_OTHERWISE = re.compile("Conv")
 
 
 class StepsTuner:
@@ -69,7 +70,12 @@ def can_be_joined(traced, joins_outputs):
         if not all(shape.rank and shape[1:].is_fully_defined() for shape in shapes):
             return False
     nodes = list(nodes_of(traced.graph.as_graph_def()))
-    return (
-        not acts_outside(nodes)
-        and not any(FUSED_OTHERWISE.search(node.op) for node in nodes)
-    )
+    otherwise = any(OPTIMIZED_OTHERWISE.search(node.op) for node in nodes)
+    return not (otherwise or multiplies_by_sigmoid(nodes) or acts_outside(nodes))
+
+
+def multiplies_by_sigmoid(nodes):
+    """Whether a product has a sigmoid as a factor, as swish has."""
+    sigmoids = {node.name for node in nodes if node.op == "Sigmoid"}
+    factors = (name for node in nodes if node.op == "Mul" for name in node.input)
+    return any(factor.removeprefix("^").split(":")[0] in sigmoids for factor in factors)
