@@ -15,6 +15,7 @@ arrays stay on the device: see `bound_step.py`.
 
 import contextlib
 import itertools
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -121,7 +122,7 @@ class PredictFunction:
         step = on_plain_tensors(step)
         self._steps = steps_per_execution
         several = steps_per_execution() > 1
-        self._on_arrays = None
+        self._on_arrays: Any = None
         if not run_eagerly:
             step = graph(step, jit_compile)
             if not several:
