@@ -80,12 +80,35 @@ def is_due(epoch, validation_freq):
     )
 
 
+def calls_of(batches, function, callbacks):
+    """The calls of one epoch: of several steps each where nobody can tell, see `steps_tuner.py`.
+
+    Args:
+        batches: `EpochIterator`.
+        function: the `StepFunction` that will be called.
+        callbacks: `keras.callbacks.CallbackList`.
+    """
+    if any(watches_single_batches(callback) for callback in callbacks.callbacks):
+        return iter(batches)
+    return batches.calls(function.choose_steps)
+
+
+def watches_single_batches(callback):
+    """Whether a callback does anything after a batch, other than to redraw a progress bar."""
+    if type(callback) is keras.callbacks.ProgbarLogger:
+        return False
+    saves = keras.callbacks.ModelCheckpoint, keras.callbacks.BackupAndRestore
+    if type(callback) in saves and callback.save_freq == "epoch":
+        return False
+    return watches_batches(callback)
+
+
 def watches_batches(callback):
     """Whether a callback does anything before or after a batch of training or evaluation.
 
     If none does, nobody sees the logs of a batch, and they are not even turned into floats.
     """
-    hooks = ("on_batch", "on_train_batch", "on_test_batch")
+    hooks = ("on_batch", "on_train_batch", "on_test_batch", "on_predict_batch")
     return any(
         getattr(getattr(callback, name), "__func__", None) is not getattr(BASE, name)
         for hook in hooks

@@ -10,13 +10,20 @@ from typing import Any
 
 import keras
 
-from manual_loop.callbacks import callback_list, in_order, is_due, to_floats, watches_batches
+from manual_loop.callbacks import (
+    callback_list,
+    calls_of,
+    in_order,
+    is_due,
+    to_floats,
+    watches_batches,
+)
 from manual_loop.compiled.lookup import look_up
 from manual_loop.compiled.overrides import overridable, own_method, own_validation
 from manual_loop.compiled.refusals import refuse_arguments
 from manual_loop.data.arrays import split
 from manual_loop.data.epoch_iterator import EpochIterator
-from manual_loop.execution.step_function import concatenate_all, released, take
+from manual_loop.execution.step_function import concatenate_all, released
 from manual_loop.on_batch import OnBatch
 from manual_loop.saving import model_files
 
@@ -169,7 +176,7 @@ class Trainer(OnBatch):
         """Train on the batches of one epoch; returns the logs of the last step."""
         watched = any(map(watches_batches, callbacks.callbacks))
         with batches.catch_stop_iteration():
-            for first_step, last_step, iterator in batches:
+            for first_step, last_step, iterator in calls_of(batches, train_function, callbacks):
                 if watched:
                     callbacks.on_train_batch_begin(first_step)
                 logs = train_function(iterator)
@@ -230,7 +237,7 @@ class Trainer(OnBatch):
         watched = any(map(watches_batches, callbacks.callbacks))
         logs = {}
         with batches.catch_stop_iteration():
-            for first_step, last_step, iterator in batches:
+            for first_step, last_step, iterator in calls_of(batches, test_function, callbacks):
                 if watched:
                     callbacks.on_test_batch_begin(first_step)
                 logs = test_function(iterator)
@@ -258,13 +265,16 @@ class Trainer(OnBatch):
         predict_function = self._function("predict")
         model.stop_predicting = False
         callbacks.on_predict_begin()
+        watched = any(map(watches_batches, callbacks.callbacks))
         collected = []
-        with batches.catch_stop_iteration():
-            for first_step, last_step, iterator in batches:
-                callbacks.on_predict_batch_begin(first_step)
-                outputs = predict_function(take(iterator, model.steps_per_execution))
+        with released(self._functions), batches.catch_stop_iteration():
+            for first_step, last_step, iterator in calls_of(batches, predict_function, callbacks):
+                if watched:
+                    callbacks.on_predict_batch_begin(first_step)
+                outputs = predict_function(iterator)
                 collected.append(outputs)
-                callbacks.on_predict_batch_end(last_step, {"outputs": outputs})
+                if watched:
+                    callbacks.on_predict_batch_end(last_step, {"outputs": outputs})
                 if model.stop_predicting:
                     break
         callbacks.on_predict_end()

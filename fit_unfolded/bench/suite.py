@@ -74,5 +74,8 @@ def _run(command: list[str], variables: Mapping[str, str]) -> int:
         return process.wait()
     finally:
         if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
+            if sys.platform == "win32":  # Ctrl-C reaches the subprocesses by itself
+                process.kill()
+            else:
+                os.killpg(process.pid, signal.SIGKILL)
             process.wait()

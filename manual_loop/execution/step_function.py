@@ -15,6 +15,7 @@ arrays stay on the device: see `bound_step.py`.
 
 import contextlib
 import itertools
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -23,7 +24,13 @@ from manual_loop.data.resident import ArrayIterator
 from manual_loop.execution import xla_stages
 from manual_loop.execution.bound_step import BoundSteps
 from manual_loop.execution.graph import graph, on_plain_tensors
-from manual_loop.execution.multi_step import empty_logs, gains_from_a_block, stream_block
+from manual_loop.execution.multi_step import (
+    array_block,
+    empty_logs,
+    gains_from_a_block,
+    outputs_block,
+    stream_block,
+)
 
 tree = keras.tree
 
@@ -51,7 +58,7 @@ class StepFunction:
         self._jit_compile = jit_compile
         self._looks_ahead = looks_ahead
         self._on_stream = graph(self._next_steps)
-        self._on_arrays = BoundSteps(self._traced, jit_compile, steps_per_execution)
+        self._on_arrays = BoundSteps(self._traced, jit_compile, steps_per_execution, array_block)
 
     def __call__(self, iterator):
         """`logs`.
@@ -72,6 +79,17 @@ class StepFunction:
             raise StopIteration
         return logs
 
+    def choose_steps(self, iterator, left):
+        """How many of the steps left in an epoch the next call runs, where nobody can tell.
+
+        Args:
+            iterator: that the call will be given.
+            left: how many.
+        """
+        if isinstance(iterator, ArrayIterator) and not self._run_eagerly:
+            return self._on_arrays.of(iterator.dataset).choose_steps(iterator, left)
+        return self._steps()
+
     def run_on_batch(self, data):
         """The logs of one step, on arrays or tensors that come from no iterator."""
         return self._step(data) if self._run_eagerly else self._traced(data)
@@ -90,12 +108,11 @@ class StepFunction:
     def release(self):
         """Release the arrays that the calls have bound."""
         if not self._run_eagerly:
-            for bound in self._on_arrays.values():
-                bound.release()
+            self._on_arrays.release()
 
 
 class PredictFunction:
-    """A function of a list of batches that returns the model's outputs for all of them.
+    """A function of an iterator: the model's outputs for the next batches, one after the other.
 
     Args: as in `StepFunction`; `step` is `data -> outputs`. Made for one step per call, the
         function ignores all batches but the first, as in fit.
@@ -103,9 +120,13 @@ class PredictFunction:
 
     def __init__(self, step, *, run_eagerly, jit_compile, steps_per_execution):
         step = on_plain_tensors(step)
-        if jit_compile and not run_eagerly:
-            step = graph(step, jit_compile=True)
+        self._steps = steps_per_execution
         several = steps_per_execution() > 1
+        self._on_arrays: Any = None
+        if not run_eagerly:
+            step = graph(step, jit_compile)
+            if not several:
+                self._on_arrays = BoundSteps(step, jit_compile, steps_per_execution, outputs_block)
 
         def run(batches):
             outputs = step(batches[0])
@@ -115,12 +136,35 @@ class PredictFunction:
 
         self._run = run if run_eagerly else graph(run)
 
-    def __call__(self, batches):
-        """The outputs, batch by batch on axis 0."""
-        return self._run(batches)
+    def __call__(self, iterator):
+        """The outputs, batch by batch on axis 0.
+
+        Raises:
+            StopIteration: the data end before the first step.
+        """
+        if self._takes_one(iterator):
+            return self._on_arrays.of(iterator.dataset)(iterator)
+        return self._run(take(iterator, self._steps()))
+
+    def choose_steps(self, iterator, left):
+        """See `StepFunction`."""
+        if self._takes_one(iterator):
+            return self._on_arrays.of(iterator.dataset).choose_steps(iterator, left)
+        return self._steps()
+
+    def _takes_one(self, iterator):
+        """Whether a call takes one batch of arrays."""
+        one = self._on_arrays is not None and self._steps() == 1
+        return one and isinstance(iterator, ArrayIterator)
+
+    def run_on_batch(self, data):
+        """The outputs for one batch of arrays or tensors."""
+        return self._run([data])
 
     def release(self):
-        """Nothing is bound."""
+        """Release the arrays that the calls have bound."""
+        if self._on_arrays is not None:
+            self._on_arrays.release()
 
 
 @contextlib.contextmanager

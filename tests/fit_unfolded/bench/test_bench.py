@@ -1,7 +1,6 @@
 """The benchmarks refuse what was not the same work, and count and draw what they say."""
 
 import contextlib
-import fcntl
 import json
 import os
 import signal
@@ -13,6 +12,7 @@ import keras
 import numpy as np
 import pytest
 from matplotlib import image
+from platforms import needs_peak_memory, needs_signals
 
 import keras_fit
 import manual_loop
@@ -131,6 +131,7 @@ def test_work_of_the_cnn_by_hand():
     assert work(MODELS["cnn"]).flops == 2 * first + 3 * second + 3 * dense
 
 
+@needs_peak_memory
 def test_a_fresh_process_reports_memory_and_traces():
     found = in_fresh_process("lesson", "block", "loop", False)
     assert 0 < found["idle_bytes"] <= found["peak_bytes"]
@@ -238,8 +239,11 @@ def test_earlier_results_are_read_under_the_present_names_of_models():
         assert "chapter" not in page
 
 
+@needs_signals
 def test_an_interrupted_suite_ends_with_all_its_processes(tmp_path, monkeypatch):
     """The grandchild holds a lock on a file, which is free once it has ended."""
+    import fcntl
+
     monkeypatch.setattr(suite, "SUITE", tmp_path)
     lock = tmp_path / "lock"
     holds = "import fcntl, time\nf = open('lock', 'w')\nfcntl.flock(f, fcntl.LOCK_EX)\n"
