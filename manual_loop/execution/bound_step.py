@@ -13,7 +13,7 @@ import tensorflow as tf
 from manual_loop.data.resident import gather
 from manual_loop.execution.dispatch import Dispatcher, is_small
 from manual_loop.execution.graph import draws, empty, graph
-from manual_loop.execution.multi_step import gains_from_a_block, outputs_block
+from manual_loop.execution.multi_step import array_block, gains_from_a_block
 from manual_loop.execution.steps_tuner import StepsTuner, can_be_joined
 
 
@@ -24,13 +24,11 @@ class BoundSteps(dict):
         step: `data -> logs`, a `tf.function`.
         jit_compile: whether it is compiled with XLA.
         steps_per_execution: function without arguments: steps per call, asked at each trace.
-        block: `multi_step.array_block`, or `outputs_block` for a step that predicts.
     """
 
-    def __init__(self, step, jit_compile, steps_per_execution, block):
+    def __init__(self, step, jit_compile, steps_per_execution):
         super().__init__()
         self._step = step
-        self._block = block
         self._jit_compile = jit_compile
         self._steps_per_execution = steps_per_execution
 
@@ -56,20 +54,11 @@ class BoundSteps(dict):
         steps = self._steps_of.setdefault(one, self._steps_per_execution())
         if draws(one.graph):
             return UnboundStep(one, steps)
-        if (
-            steps == 1
-            and not self._jit_compile
-            and can_be_joined(one, self._block is outputs_block)
-        ):
-            return JoinedSteps(one, dataset, functools.partial(self._block, self._step))
+        if steps == 1 and not self._jit_compile and can_be_joined(one):
+            return JoinedSteps(one, dataset, self._step)
         in_graph = steps > 1 and gains_from_a_block(dataset.specs, one.graph, self._jit_compile)
-        block = self._block(self._step, steps, self._jit_compile) if in_graph else None
+        block = array_block(self._step, steps, self._jit_compile) if in_graph else None
         return BoundStep(one, dataset, steps, block and graph(block, self._jit_compile))
-
-    def release(self):
-        """Release the arrays that the steps have bound."""
-        for bound in self.values():
-            bound.release()
 
 
 class UnboundStep:
@@ -175,8 +164,7 @@ class BoundStep:
             values = [None if v is None else v.read_value() for v in self._variables]
             arguments = tf.nest.pack_sequence_as(self._specs, values, expand_composites=True)
             logs = function(*arguments, self._position.read_value())
-            parts = tf.nest.flatten(logs, expand_composites=True)
-            with tf.control_dependencies(parts):  # only if nothing failed
+            with tf.control_dependencies(tf.nest.flatten(logs)):  # only if nothing failed
                 self._position.assign_add(steps)
             return logs
 
@@ -208,12 +196,12 @@ class JoinedSteps(BoundStep):
 
     Args:
         one, dataset: see `BoundStep`.
-        block: `steps -> block`, see `BoundStep`.
+        step: `data -> logs`, a `tf.function`.
     """
 
-    def __init__(self, one, dataset, block):
+    def __init__(self, one, dataset, step):
         self._joined = tf.Variable(0, dtype=tf.int64, trainable=False)  # steps of a block
-        super().__init__(one, dataset, self._joined, graph(block(self._joined)))
+        super().__init__(one, dataset, self._joined, graph(array_block(step, self._joined, False)))
         self._tuner = StepsTuner()
         self._last_joined = 0
 

@@ -13,12 +13,12 @@ from manual_loop.execution.graph import empty, graph, nodes_of
 tree = keras.tree
 
 
-def array_block(step, steps, jit_compile=False):
+def array_block(step, steps, jit_compile):
     """`(arrays, full, partial, at) -> logs`: up to `steps` steps from batch number `at` on.
 
     Args:
         step: `data -> logs`, a `tf.function`.
-        steps: how many; an int, or a variable.
+        steps: how many.
         jit_compile: whether the block is compiled with XLA.
     """
     loop = xla_stages.array_loop if jit_compile else array_loop
@@ -46,49 +46,6 @@ def array_loop(step, _, arrays, full, first, stop, logs):
         return i + 1, at + 1, step(gather(arrays, tf.gather(full, at)))
 
     return tf.while_loop(lambda i, *_: i < batches, one_more, (0, first, logs))[-1]
-
-
-def outputs_block(step, steps):
-    """`(arrays, full, partial, at) -> outputs` of up to `steps` steps, batch by batch on axis 0.
-
-    Args:
-        step: `data -> outputs`, a `tf.function`; dense tensors that differ in axis 0 at most.
-        steps: how many, at least one of them on a full batch; an int, or a variable.
-    """
-
-    def run(arrays, indices):
-        return step(gather(arrays, indices))
-
-    def block(arrays, full, partial, at):
-        full_batches = tf.shape(full, tf.int64)[0]
-        stop = at + steps
-        batches = tf.cast(tf.minimum(stop, full_batches) - at, tf.int32)
-        specs = graph(run).get_concrete_function(arrays, full[0]).structured_outputs
-        rows = [
-            tf.TensorArray(spec.dtype, batches, element_shape=[None, *spec.shape[1:]])
-            for spec in tree.flatten(specs)
-        ]
-
-        def one_more(i, rows):
-            outputs = tree.flatten(run(arrays, tf.gather(full, at + tf.cast(i, tf.int64))))
-            return i + 1, [r.write(i, output) for r, output in zip(rows, outputs, strict=True)]
-
-        _, rows = tf.while_loop(lambda i, _: i < batches, one_more, (0, rows))
-        outputs = [row.concat() for row in rows]
-        if partial is not None:  # of another size: a step of its own
-            outputs = tf.cond(
-                stop > full_batches,
-                lambda: [
-                    tf.concat([output, rest], 0)
-                    for output, rest in zip(
-                        outputs, tree.flatten(run(arrays, partial)), strict=True
-                    )
-                ],
-                lambda: outputs,
-            )
-        return tree.pack_sequence_as(specs, outputs)
-
-    return block
 
 
 def stream_block(step, steps):

@@ -15,7 +15,6 @@ arrays stay on the device: see `bound_step.py`.
 
 import contextlib
 import itertools
-from typing import Any
 
 import keras
 import tensorflow as tf
@@ -24,13 +23,7 @@ from manual_loop.data.resident import ArrayIterator
 from manual_loop.execution import xla_stages
 from manual_loop.execution.bound_step import BoundSteps
 from manual_loop.execution.graph import graph, on_plain_tensors
-from manual_loop.execution.multi_step import (
-    array_block,
-    empty_logs,
-    gains_from_a_block,
-    outputs_block,
-    stream_block,
-)
+from manual_loop.execution.multi_step import empty_logs, gains_from_a_block, stream_block
 
 tree = keras.tree
 
@@ -58,7 +51,7 @@ class StepFunction:
         self._jit_compile = jit_compile
         self._looks_ahead = looks_ahead
         self._on_stream = graph(self._next_steps)
-        self._on_arrays = BoundSteps(self._traced, jit_compile, steps_per_execution, array_block)
+        self._on_arrays = BoundSteps(self._traced, jit_compile, steps_per_execution)
 
     def __call__(self, iterator):
         """`logs`.
@@ -108,11 +101,12 @@ class StepFunction:
     def release(self):
         """Release the arrays that the calls have bound."""
         if not self._run_eagerly:
-            self._on_arrays.release()
+            for bound in self._on_arrays.values():
+                bound.release()
 
 
 class PredictFunction:
-    """A function of an iterator: the model's outputs for the next batches, one after the other.
+    """A function of a list of batches that returns the model's outputs for all of them.
 
     Args: as in `StepFunction`; `step` is `data -> outputs`. Made for one step per call, the
         function ignores all batches but the first, as in fit.
@@ -120,13 +114,9 @@ class PredictFunction:
 
     def __init__(self, step, *, run_eagerly, jit_compile, steps_per_execution):
         step = on_plain_tensors(step)
-        self._steps = steps_per_execution
+        if jit_compile and not run_eagerly:
+            step = graph(step, jit_compile=True)
         several = steps_per_execution() > 1
-        self._on_arrays: Any = None
-        if not run_eagerly:
-            step = graph(step, jit_compile)
-            if not several:
-                self._on_arrays = BoundSteps(step, jit_compile, steps_per_execution, outputs_block)
 
         def run(batches):
             outputs = step(batches[0])
@@ -136,35 +126,12 @@ class PredictFunction:
 
         self._run = run if run_eagerly else graph(run)
 
-    def __call__(self, iterator):
-        """The outputs, batch by batch on axis 0.
-
-        Raises:
-            StopIteration: the data end before the first step.
-        """
-        if self._takes_one(iterator):
-            return self._on_arrays.of(iterator.dataset)(iterator)
-        return self._run(take(iterator, self._steps()))
-
-    def choose_steps(self, iterator, left):
-        """See `StepFunction`."""
-        if self._takes_one(iterator):
-            return self._on_arrays.of(iterator.dataset).choose_steps(iterator, left)
-        return self._steps()
-
-    def _takes_one(self, iterator):
-        """Whether a call takes one batch of arrays."""
-        one = self._on_arrays is not None and self._steps() == 1
-        return one and isinstance(iterator, ArrayIterator)
-
-    def run_on_batch(self, data):
-        """The outputs for one batch of arrays or tensors."""
-        return self._run([data])
+    def __call__(self, batches):
+        """The outputs, batch by batch on axis 0."""
+        return self._run(batches)
 
     def release(self):
-        """Release the arrays that the calls have bound."""
-        if self._on_arrays is not None:
-            self._on_arrays.release()
+        """Nothing is bound."""
 
 
 @contextlib.contextmanager

@@ -55,20 +55,15 @@ class StepsTuner:
             self._steps = int(SECONDS * steps / (time.perf_counter() - start))
 
 
-def can_be_joined(traced, joins_outputs):
+def can_be_joined(traced):
     """Whether several of these steps in one call are as many single steps, to the last bit.
 
     Args:
         traced: the step as a `ConcreteFunction`; its ops draw no random numbers of their own.
-        joins_outputs: whether the outputs of all steps are wanted, not the logs of the last one.
     """
     outputs = tf.nest.flatten(traced.structured_outputs)
     if not all(isinstance(output, tf.Tensor) for output in outputs):
         return False
-    if joins_outputs:  # on axis 0
-        shapes = [output.shape for output in outputs]
-        if not all(shape.rank and shape[1:].is_fully_defined() for shape in shapes):
-            return False
     nodes = list(nodes_of(traced.graph.as_graph_def()))
     otherwise = any(OPTIMIZED_OTHERWISE.search(node.op) for node in nodes)
     return not (otherwise or multiplies_by_sigmoid(nodes) or acts_outside(nodes))
