@@ -88,9 +88,19 @@ def calls_of(batches, function, callbacks):
         function: the `StepFunction` that will be called.
         callbacks: `keras.callbacks.CallbackList`.
     """
-    if any(watches_single_batches(callback) for callback in callbacks.callbacks):
+    if is_own_list(callbacks) or any(map(watches_single_batches, callbacks.callbacks)):
         return iter(batches)
     return batches.calls(function.choose_steps)
+
+
+def watch_batches(callbacks):
+    """`watches_batches` of a `CallbackList`: of a callback in it, or of methods of its own."""
+    return is_own_list(callbacks) or any(map(watches_batches, callbacks.callbacks))
+
+
+def is_own_list(callbacks):
+    """Whether a list of callbacks is of the user's own class, which may do anything."""
+    return type(callbacks) is not keras.callbacks.CallbackList
 
 
 def watches_single_batches(callback):
@@ -108,7 +118,7 @@ def watches_batches(callback):
 
     If none does, nobody sees the logs of a batch, and they are not even turned into floats.
     """
-    hooks = ("on_batch", "on_train_batch", "on_test_batch", "on_predict_batch")
+    hooks = ("on_batch", "on_train_batch", "on_test_batch")
     return any(
         getattr(getattr(callback, name), "__func__", None) is not getattr(BASE, name)
         for hook in hooks

@@ -102,14 +102,16 @@ class EpochIterator:
         Args:
             choose_steps: `(iterator, left) -> int`: how many, of those left in the epoch.
         """
-        self._adapter.on_epoch_begin()
         size = self._steps_per_execution
+        if size == 0:
+            raise ValueError("`steps_per_execution` must be at least 1. Received: 0")
+        self._adapter.on_epoch_begin()
         if self.num_batches:
             if self._iterator is None or self._steps_per_epoch is None:
                 self._renew_iterator()
             step = 0
-            # as in fit, 0 steps per call are a ValueError of `range`, and fewer are no step
-            while range(0, self.num_batches, size) and step < self.num_batches:
+            last = self.num_batches if size > 0 else 0  # as in fit: no step
+            while step < last:
                 if self._num_batches and self._steps_seen >= self._num_batches:
                     if self._steps_per_epoch:
                         _warn_out_of_data(stacklevel=3)
