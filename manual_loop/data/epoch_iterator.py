@@ -102,16 +102,14 @@ class EpochIterator:
         Args:
             choose_steps: `(iterator, left) -> int`: how many, of those left in the epoch.
         """
-        size = self._steps_per_execution
-        if size == 0:
-            raise ValueError("`steps_per_execution` must be at least 1. Received: 0")
         self._adapter.on_epoch_begin()
+        size = self._steps_per_execution
         if self.num_batches:
             if self._iterator is None or self._steps_per_epoch is None:
                 self._renew_iterator()
             step = 0
-            last = self.num_batches if size > 0 else 0  # as in fit: no step
-            while step < last:
+            starts = range(0, self.num_batches, size)  # of calls, as in fit: none if size < 0
+            while starts and step < self.num_batches:
                 if self._num_batches and self._steps_seen >= self._num_batches:
                     if self._steps_per_epoch:
                         _warn_out_of_data(stacklevel=3)

@@ -145,7 +145,7 @@ COMPILE = [
     row(
         "value", build=two_outputs, y=[Y, VALUE], compile={**NAMED, "loss_weights": {"klass": 1.0}}
     ),
-    row("`steps_per_execution` must be at least 1", compile={"steps_per_execution": 0}),
+    row("range", compile={"steps_per_execution": 0}),
     row("`steps_per_execution`", compile={"steps_per_execution": 1.5}),
 ]
 FIT = [
