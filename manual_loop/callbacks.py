@@ -1,7 +1,10 @@
 """Around Keras's own callbacks: their container, and the logs that they are given."""
 
 import keras
+import numpy as np
 import tensorflow as tf
+
+from manual_loop.keras_version import RETURNS_FLOATS
 
 BASE = keras.callbacks.Callback
 
@@ -40,6 +43,26 @@ def to_floats(logs):
             pass
         floats[name] = value
     return floats
+
+
+def of_evaluation(results, logs):
+    """The logs of `evaluate`, as the installed Keras returns them: see `RETURNS_FLOATS`.
+
+    Args:
+        results: the metrics as they stand; `logs` itself if these have other names.
+        logs: of the last step.
+    """
+    if RETURNS_FLOATS:
+        return to_floats(results)
+    if results is not logs:
+        return results
+    # an eager step's floats too come out of fit's function of an iterator as tensors
+    return keras.tree.map_structure(keras.ops.convert_to_tensor, logs)
+
+
+def of_one_batch(logs):
+    """The logs of `train_on_batch` and `test_on_batch`, as the installed Keras returns them."""
+    return to_floats(logs) if RETURNS_FLOATS else keras.tree.map_structure(np.array, logs)
 
 
 def in_order(model, logs):
