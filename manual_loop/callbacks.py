@@ -45,19 +45,9 @@ def to_floats(logs):
     return floats
 
 
-def of_evaluation(results, logs):
-    """The logs of `evaluate`, as the installed Keras returns them: see `RETURNS_FLOATS`.
-
-    Args:
-        results: the metrics as they stand; `logs` itself if these have other names.
-        logs: of the last step.
-    """
-    if RETURNS_FLOATS:
-        return to_floats(results)
-    if results is not logs:
-        return results
-    # an eager step's floats too come out of fit's function of an iterator as tensors
-    return keras.tree.map_structure(keras.ops.convert_to_tensor, logs)
+def of_evaluation(logs):
+    """The logs of `evaluate`, as the installed Keras returns them: see `RETURNS_FLOATS`."""
+    return to_floats(logs) if RETURNS_FLOATS else logs
 
 
 def of_one_batch(logs):

@@ -245,7 +245,7 @@ class Trainer(OnBatch):
                     callbacks.on_test_batch_end(last_step, logs)
                 if model.stop_evaluating:
                     break
-        logs = of_evaluation(self._metrics_or(logs), logs)
+        logs = of_evaluation(self._metrics_or(logs))
         callbacks.on_test_end(logs)
         return logs
 
