@@ -1,7 +1,10 @@
 """Around Keras's own callbacks: their container, and the logs that they are given."""
 
 import keras
+import numpy as np
 import tensorflow as tf
+
+from manual_loop.keras_version import RETURNS_FLOATS
 
 BASE = keras.callbacks.Callback
 
@@ -40,6 +43,16 @@ def to_floats(logs):
             pass
         floats[name] = value
     return floats
+
+
+def of_evaluation(logs):
+    """The logs of `evaluate`, as the installed Keras returns them: see `RETURNS_FLOATS`."""
+    return to_floats(logs) if RETURNS_FLOATS else logs
+
+
+def of_one_batch(logs):
+    """The logs of `train_on_batch` and `test_on_batch`, as the installed Keras returns them."""
+    return to_floats(logs) if RETURNS_FLOATS else keras.tree.map_structure(np.array, logs)
 
 
 def in_order(model, logs):
@@ -88,9 +101,19 @@ def calls_of(batches, function, callbacks):
         function: the `StepFunction` that will be called.
         callbacks: `keras.callbacks.CallbackList`.
     """
-    if any(watches_single_batches(callback) for callback in callbacks.callbacks):
+    if is_own_list(callbacks) or any(map(watches_single_batches, callbacks.callbacks)):
         return iter(batches)
     return batches.calls(function.choose_steps)
+
+
+def watch_batches(callbacks):
+    """`watches_batches` of a `CallbackList`: of a callback in it, or of methods of its own."""
+    return is_own_list(callbacks) or any(map(watches_batches, callbacks.callbacks))
+
+
+def is_own_list(callbacks):
+    """Whether a list of callbacks is of the user's own class, which may do anything."""
+    return type(callbacks) is not keras.callbacks.CallbackList
 
 
 def watches_single_batches(callback):
@@ -108,7 +131,7 @@ def watches_batches(callback):
 
     If none does, nobody sees the logs of a batch, and they are not even turned into floats.
     """
-    hooks = ("on_batch", "on_train_batch", "on_test_batch", "on_predict_batch")
+    hooks = ("on_batch", "on_train_batch", "on_test_batch")
     return any(
         getattr(getattr(callback, name), "__func__", None) is not getattr(BASE, name)
         for hook in hooks

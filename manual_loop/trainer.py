@@ -15,8 +15,8 @@ from manual_loop.callbacks import (
     calls_of,
     in_order,
     is_due,
-    to_floats,
-    watches_batches,
+    of_evaluation,
+    watch_batches,
 )
 from manual_loop.compiled.lookup import look_up
 from manual_loop.compiled.overrides import overridable, own_method, own_validation
@@ -174,7 +174,7 @@ class Trainer(OnBatch):
 
     def _train_epoch(self, train_function, batches, callbacks, logs):
         """Train on the batches of one epoch; returns the logs of the last step."""
-        watched = any(map(watches_batches, callbacks.callbacks))
+        watched = watch_batches(callbacks)
         with batches.catch_stop_iteration():
             for first_step, last_step, iterator in calls_of(batches, train_function, callbacks):
                 if watched:
@@ -234,7 +234,7 @@ class Trainer(OnBatch):
         model.stop_evaluating = False
         callbacks.on_test_begin()
         model.reset_metrics()
-        watched = any(map(watches_batches, callbacks.callbacks))
+        watched = watch_batches(callbacks)
         logs = {}
         with batches.catch_stop_iteration():
             for first_step, last_step, iterator in calls_of(batches, test_function, callbacks):
@@ -245,7 +245,7 @@ class Trainer(OnBatch):
                     callbacks.on_test_batch_end(last_step, logs)
                 if model.stop_evaluating:
                     break
-        logs = to_floats(self._metrics_or(logs))
+        logs = of_evaluation(self._metrics_or(logs))
         callbacks.on_test_end(logs)
         return logs
 

@@ -8,8 +8,9 @@ from collections import defaultdict
 from pathlib import Path
 
 from fit_unfolded import pitfalls
+from fit_unfolded.common.keras_source import VERSION
 from website import ROOT
-from website.keras_lines import KERAS, TAG, VERSION, definition, excerpts
+from website.keras_lines import KERAS, TAG, definition, excerpts
 from website.pages import Pages, fenced, page_of
 
 PAGE = "docs/details.md"
@@ -94,7 +95,7 @@ class Names:
         inside = KERAS if self._file.startswith("keras/") else ROOT
         line = _line(inside / self._file, function) if function else None
         if inside == KERAS:
-            return f"{TAG}/{self._file}" + (f"#L{line}" if line else "")
+            return f"{TAG}{self._file}" + (f"#L{line}" if line else "")
         return self._pages.source(self._file, self._page, line)
 
 

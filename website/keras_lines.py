@@ -6,18 +6,17 @@ Where one line's beginning is not enough, those of the lines after it follow, ea
 """
 
 import ast
-import importlib.metadata
 import importlib.util
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from fit_unfolded.common.keras_source import keras_source
+
 # The folder in which `keras/src/...` lies, found without importing Keras.
 KERAS = Path(importlib.util.find_spec("keras").origin or "").parents[1]  # type: ignore[union-attr]
-VERSION = importlib.metadata.version("keras")
-# The same files at the tag of this version.
-TAG = f"https://github.com/keras-team/keras/blob/v{VERSION}"
+TAG = keras_source()
 
 TRACED = ("one_step_on_data = tf.function(", 5)
 LOSS_TRACKED = "self._loss_tracker.update_state("

@@ -22,9 +22,11 @@ SECTIONS = {
         "docs/benchmarks.md",
         "docs/scaling.md",
         "docs/tolerances.md",
+        "docs/versions.md",
         "docs/coverage.md",
         "docs/mutants.md",
     ],
+    "Project": ["CONTRIBUTING.md", "CHANGELOG.md"],
 }
 KOREAN = "한국어"
 KOREAN_FIRST = ["docs/ko/index.md", "README.ko.md"]
@@ -37,6 +39,7 @@ def files(root: Path) -> list[str]:
     notebooks = [*(root / "notebooks").glob("*.md"), *(root / "notebooks").glob("*.py")]
     found += sorted(notebooks)
     found += sorted((root / "benchmarks" / "results").glob("*/report.md"))
+    found += [root / name for name in SECTIONS["Project"]]
     return [file.relative_to(root).as_posix() for file in found if file.is_file()]
 
 

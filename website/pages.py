@@ -121,7 +121,7 @@ def page_of(file: str) -> str:
         return file.removeprefix("docs/")
     if file.startswith("notebooks/"):
         return str(path.with_suffix(".md"))
-    return f"source/{file}.md"
+    return f"source/{file.removeprefix('.')}.md"  # the generator passes over .github
 
 
 def file_is_notebook(file: str) -> bool:
@@ -174,7 +174,10 @@ def _list(files: set[str]) -> str:
     for folder in folders:
         here = sorted(file for file in files if posixpath.dirname(file) == folder)
         parts.append(f"## {folder or 'Top level'} {{ #{slug(folder) or 'top-level'} }}\n")
-        parts += [f"- [`{PurePosixPath(file).name}`]({file}.md)" for file in here]
+        parts += [
+            f"- [`{PurePosixPath(file).name}`]({_relative(page_of(file), 'source/index.md')})"
+            for file in here
+        ]
         parts.append("")
     return "\n".join(parts)
 

@@ -150,7 +150,7 @@ def _page(pages: Pages, pitfall: dict[str, Any], details: list[int]) -> str:
         + _indented(f"`fit-unfolded pitfalls {name}`\n\n" + fenced(pitfall["printed"], "text")),
         "## In Keras",
         f"Keras {version}, Apache-2.0, [`{keras_file}`, line {keras_line}]"
-        f"({TAG}/{keras_file}#L{keras_line}), `{keras_function}`:",
+        f"({TAG}{keras_file}#L{keras_line}), `{keras_function}`:",
         fenced(statement(KERAS / keras_file, keras_line), "python"),
         "## Reported in",
         thread,

@@ -7,6 +7,8 @@ from website import ROOT
 from website.cache import kept, run
 from website.pages import Pages
 
+HERE = Path(__file__)
+DETAILS = "../details.html"
 # By workload of `explain`: what the walk shows.
 WORKLOADS = {
     "lesson": "The lesson's own example: integer labels, one output, a validation split.",
@@ -23,22 +25,27 @@ BROKEN = {
 def write(pages: Pages) -> None:
     """Makes the walks, unless they are there from the same code, and lists them in `walks.md`."""
     for workload in WORKLOADS:
-        folder = kept(f"explain-{workload}", functools.partial(_explain, workload))
+        folder = kept(f"explain-{workload}", functools.partial(_explain, workload), [HERE])
         pages.copy(folder / "page.html", f"walks/{workload}.html")
     for name in BROKEN:
         file = ROOT / "examples" / f"{name}.py"
-        folder = kept(f"check-{name}", functools.partial(_check, file), [file])
+        folder = kept(f"check-{name}", functools.partial(_check, file), [HERE, file])
         pages.copy(folder / "page.html", f"walks/{name}.html")
     pages.write("walks.md", _page(pages))
 
 
 def _explain(workload: str, to: Path) -> None:
-    run("fit_unfolded", "explain", workload, "--html", str(to / "page.html"))
+    run("fit_unfolded", "explain", workload, *_html(to))
 
 
 def _check(file: Path, to: Path) -> None:
     # exit status 1: the loop differs from fit
-    run("fit_unfolded", "check", str(file), "--html", str(to / "page.html"), status=1)
+    run("fit_unfolded", "check", str(file), *_html(to), status=1)
+
+
+def _html(to: Path) -> tuple[str, ...]:
+    """The options for a page in `walks/`, with links to the site's page of details."""
+    return "--html", str(to / "page.html"), "--details", DETAILS
 
 
 def _page(pages: Pages) -> str:

@@ -12,8 +12,7 @@ from importlib.resources import files
 from itertools import groupby
 from string import Template
 
-import keras
-
+from fit_unfolded.common.keras_source import keras_source
 from fit_unfolded.explain.excerpts import Source, Stop
 from fit_unfolded.explain.kinds import FOLDED, SHORTEST_RUN, Kind
 
@@ -113,18 +112,6 @@ class Chapter:
     heading: str
     segments: list[Segment]
     note: str = ""
-
-
-def keras_source() -> str:
-    """Where the source of the installed Keras is on the web: the tag of its release.
-
-    Returns:
-        str: an address that a file's name and `#L` with a line's number follow; "" for a version
-            that is no release.
-    """
-    version = keras.__version__
-    is_release = re.fullmatch(r"\d+\.\d+\.\d+", version)
-    return f"https://github.com/keras-team/keras/blob/v{version}/" if is_release else ""
 
 
 def _timeline(chapters: list[Chapter]) -> str:

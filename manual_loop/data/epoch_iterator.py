@@ -108,8 +108,8 @@ class EpochIterator:
             if self._iterator is None or self._steps_per_epoch is None:
                 self._renew_iterator()
             step = 0
-            # as in fit, 0 steps per call are a ValueError of `range`, and fewer are no step
-            while range(0, self.num_batches, size) and step < self.num_batches:
+            starts = range(0, self.num_batches, size)  # of calls, as in fit: none if size < 0
+            while starts and step < self.num_batches:
                 if self._num_batches and self._steps_seen >= self._num_batches:
                     if self._steps_per_epoch:
                         _warn_out_of_data(stacklevel=3)

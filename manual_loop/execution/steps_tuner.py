@@ -8,8 +8,9 @@ progress bar (`keras/src/utils/progbar.py`, `Progbar`, `interval=0.05`, Keras 3.
 
 The numbers stay those of single steps to the last bit, and so does the state after an error: the
 calls run the traced step itself, one batch after the other, in a loop in the graph. Steps for which
-this does not hold are left alone, see `can_be_joined`; so are data that come from a stream, since
-they may come slowly.
+this may not hold are left alone, see `can_be_joined`; so are data that come from a stream, since
+they may come slowly, and all steps on a GPU, where a call returns before its work is done, so that
+its time says nothing.
 """
 
 import contextlib
@@ -23,9 +24,7 @@ from manual_loop.execution.dispatch import CALLS, acts_outside
 from manual_loop.execution.graph import nodes_of
 
 SECONDS = 0.05  # that one call should take
-# Ops around which TensorFlow may optimize a loop differently, with other last bits. Of the layers
-# tried, only `x * sigmoid(x)` (swish) was; convolutions, which often stand beside it, are left too.
-OPTIMIZED_OTHERWISE = re.compile("Conv")
+CONVOLUTION = re.compile("Conv")
 
 
 class StepsTuner:
@@ -48,8 +47,6 @@ class StepsTuner:
         """Around a call that runs this many steps."""
         start = time.perf_counter()
         yield
-        if on_gpu():  # whose work goes on after the call has returned
-            tf.experimental.sync_devices()
         self._single_steps_left -= 1
         if self._single_steps_left < 0:
             self._steps = int(SECONDS * steps / (time.perf_counter() - start))
@@ -58,15 +55,19 @@ class StepsTuner:
 def can_be_joined(traced):
     """Whether several of these steps in one call are as many single steps, to the last bit.
 
+    TensorFlow may optimize ops in a loop differently, with other last bits. Of the layers tried, it
+    does so with `x * sigmoid(x)` (swish) alone. Convolutions, which often stand beside it, are left
+    alone too.
+
     Args:
         traced: the step as a `ConcreteFunction`; its ops draw no random numbers of their own.
     """
-    outputs = tf.nest.flatten(traced.structured_outputs)
-    if not all(isinstance(output, tf.Tensor) for output in outputs):
+    logs = tf.nest.flatten(traced.structured_outputs)
+    if on_gpu() or not all(isinstance(log, tf.Tensor) for log in logs):
         return False
     nodes = list(nodes_of(traced.graph.as_graph_def()))
-    otherwise = any(OPTIMIZED_OTHERWISE.search(node.op) for node in nodes)
-    return not (otherwise or multiplies_by_sigmoid(nodes) or acts_outside(nodes))
+    convolves = any(CONVOLUTION.search(node.op) for node in nodes)
+    return not (convolves or multiplies_by_sigmoid(nodes) or acts_outside(nodes))
 
 
 def multiplies_by_sigmoid(nodes):

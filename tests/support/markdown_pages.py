@@ -2,6 +2,8 @@
 
 import re
 
+from website.pages import slug
+
 # The text of a link may hold code with brackets in it, `[n, 1]`.
 LINK = re.compile(r"\[((?:[^\[\]]|\[[^\[\]]*\])*)\]\(([^)\s]+)\)")
 HEADING = re.compile(r"(?m)^#+ (.+)$")
@@ -15,4 +17,4 @@ def links(page):
 def anchors(page):
     """The anchor of each heading, in order, as GitHub makes them; letters of any script stay."""
     titles = HEADING.findall(page)
-    return [re.sub(r"[^\w -]", "", title).lower().replace(" ", "-") for title in titles]
+    return [slug(title) for title in titles]

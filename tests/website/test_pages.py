@@ -3,6 +3,7 @@
 The built site is tested in built_site.py, by `make site-test`.
 """
 
+import posixpath
 import re
 from pathlib import Path
 
@@ -35,6 +36,40 @@ def test_every_page_of_docs_is_listed_once():
     docs = {path.relative_to(ROOT / "docs").as_posix() for path in (ROOT / "docs").rglob("*.md")}
     assert docs | {"readme.md", "index.md", "walks.md", "api.md", "citing.md"} <= set(pages)
     assert {f"pitfalls/{name}.md" for name in names()} < set(pages)
+
+
+def lacking(written, made):
+    """The pages that the written ones link to and nobody makes; folders with a dot are not made."""
+    found = set()
+    for page, text in written.items():
+        for target in re.findall(r"\]\(([^)#\s:]+\.md)\b", text):
+            there = posixpath.normpath(posixpath.join(posixpath.dirname(page), target))
+            if there not in made or "/." in there:
+                found.add(there)
+    return found
+
+
+def test_every_page_that_is_linked_to_is_made(tmp_path):
+    pages = Pages(tmp_path)
+    for file in navigation.files(ROOT):
+        pages.stage(file)
+    pages.finish()
+    written = {
+        path.relative_to(tmp_path).as_posix(): path.read_text(encoding="utf-8")
+        for path in tmp_path.rglob("*.md")
+        if "source" not in path.parts or path.name == "index.md"
+    }
+    made = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.md")} | {
+        "api.md",
+        "citing.md",
+        "index.md",
+        "walks.md",
+    }
+    assert lacking(written, made) == set()
+    assert lacking({"a.md": "[b](b.md) [c](source/.c/d.yml.md)"}, {"source/.c/d.yml.md"}) == {
+        "b.md",
+        "source/.c/d.yml.md",
+    }
 
 
 def test_a_page_that_no_section_names_is_listed(tmp_path):

@@ -13,6 +13,7 @@ from selenium.webdriver import ActionChains, Keys
 from selenium.webdriver.common.by import By
 
 from fit_unfolded import workloads
+from fit_unfolded.common import keras_source
 from fit_unfolded.common.errors import InputError
 from fit_unfolded.explain import columns, excerpts, explain, html
 from fit_unfolded.explain.events import Decision, Difference, Event, Explanation, Line, Pair
@@ -466,7 +467,7 @@ def test_the_line_of_keras_is_linked_at_its_release(reader, address):
 
 
 def test_a_version_that_is_no_release_is_not_linked(explanation, monkeypatch):
-    monkeypatch.setattr(keras, "__version__", "3.16.0.dev2026")
+    monkeypatch.setattr(keras_source, "VERSION", "3.16.0.dev2026")
     assert "https:" not in html.page(explanation)
 
 

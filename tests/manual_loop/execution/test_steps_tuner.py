@@ -144,3 +144,35 @@ def swish(x):
 def test_steps_that_a_loop_may_round_differently_are_left_alone(step, joins):
     traced = tf.function(step, autograph=False).get_concrete_function(tf.TensorSpec([2, 3]))
     assert steps_tuner.can_be_joined(traced) is joins
+
+
+def test_steps_on_a_gpu_are_left_alone(monkeypatch):
+    monkeypatch.setattr(steps_tuner, "on_gpu", lambda: True)
+    traced = tf.function(tf.nn.relu, autograph=False).get_concrete_function(tf.TensorSpec([2, 3]))
+    assert not steps_tuner.can_be_joined(traced)
+
+
+class OwnList(keras.callbacks.CallbackList):
+    """It watches batches itself, though no callback in it does."""
+
+    def __init__(self, **how):
+        super().__init__(add_history=True, **how)
+        self.batches = []
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.batches.append((batch, sorted(logs)))
+
+
+@covers("callback: CallbackList, a subclass")
+def test_a_list_of_callbacks_of_ones_own_sees_each_batch(joined):
+    def seen(Trainer):
+        trainer = Trainer(plain())
+        trainer.compile("sgd", "sparse_categorical_crossentropy")
+        callbacks = OwnList(model=trainer.model)
+        trainer.fit(X, Y, batch_size=4, verbose=0, callbacks=callbacks)
+        return {"batches": callbacks.batches}
+
+    fit, loop = (observe(side, seen) for side in TRAINERS)
+    assert len(loop["batches"]) == 6
+    assert_same(fit, loop)
+    assert not joined
