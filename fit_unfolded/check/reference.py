@@ -138,8 +138,9 @@ class Reference:
             function: a step of this project's in the place of Keras's own `Model.train_step`.
             loss: a compiled loss in the place of the right one; only with this project's step.
         """
+        self.restore(state, slots)
         with Observer(self.model) as seen:
-            logs = self.logs_of(state, slots, data, function, loss)
+            logs = self._train(data, function, loss)
         block = seen.steps[0].blocks[0]
         gradient = block.gradients[0]
         whole = [call for call in block.calls if call.whole]
@@ -158,10 +159,14 @@ class Reference:
         slots: State | None,
         data: Any,
         function: StepFunction | None = None,
-        loss: Callable | None = None,
     ) -> dict[str, float]:
-        """The logs of one training step; the arguments are those of `step`."""
+        """The logs of one training step, which is not observed; the arguments are those of `step`."""
         self.restore(state, slots)
+        return self._train(data, function)
+
+    def _train(
+        self, data: Any, function: StepFunction | None, loss: Callable | None = None
+    ) -> dict[str, float]:
         function, loss = function or self.step_function, loss or self.loss
         if function is None and loss is None:
             return floats(self.model.train_step(data))

@@ -31,7 +31,9 @@ def made(monkeypatch):
 
 
 @covers("compile: steps_per_execution", "compile: jit_compile")
-@pytest.mark.parametrize("how", [{}, {"steps_per_execution": 2}, {"jit_compile": True}], ids=str)
+@pytest.mark.parametrize(
+    "how", [{"optimizer": "adam"}, {"steps_per_execution": 2}, {"jit_compile": True}], ids=str
+)
 def test_calls_by_an_op(made, how):
     xla = {"batch_size": 11} if how.get("jit_compile") else {"validation_split": 0.3}
     fitting = {"epochs": 3, "batch_size": 4, "test": {"x": X, "y": Y, "batch_size": 11}, **xla}
