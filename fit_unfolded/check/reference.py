@@ -160,7 +160,7 @@ class Reference:
         data: Any,
         function: StepFunction | None = None,
     ) -> dict[str, float]:
-        """The logs of one training step, which is not observed; the arguments are those of `step`."""
+        """The logs of one training step that is not observed; the arguments are those of `step`."""
         self.restore(state, slots)
         return self._train(data, function)
 
