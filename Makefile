@@ -44,10 +44,10 @@ compare: $(STAMP)
 	$(BIN)/fit-unfolded compare
 
 bench: $(STAMP)
-	$(BIN)/fit-unfolded bench
+	$(BIN)/fit-unfolded bench --submit
 
 bench-peers: $(PEERS)
-	$(BIN)/fit-unfolded bench --peers
+	$(BIN)/fit-unfolded bench --peers --submit
 
 # Parity, tolerances and throughput on this machine's GPU; writes results/gpu-check.md.
 gpu-check: has-gpu $(GPU)
@@ -122,5 +122,5 @@ $(MUTANTS): $(STAMP)
 	@touch $@
 
 clean:
-	rm -rf $(VENV) results build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
+	rm -rf $(VENV) results build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -path ./.git -prune -o -type d -name __pycache__ -prune -exec rm -rf {} +

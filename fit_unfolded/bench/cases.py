@@ -93,8 +93,8 @@ class Case:
 
     @property
     def epochs_per_turn(self) -> int:
-        """One that is not counted, and one that is; or five if an epoch takes milliseconds."""
-        return 6 if self.model.name == "lesson" else 2
+        """One that is not counted, and one that is; or three if an epoch takes milliseconds."""
+        return 4 if self.model.name == "lesson" else 2
 
     def build(self) -> Any:
         """A new model with the same weights each time."""
