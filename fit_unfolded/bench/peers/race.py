@@ -181,7 +181,7 @@ def _peer_turns(
 # Time to 97 % ---------------------------------------------------------------------------------
 
 RUNNERS = (
-    "fit", "loop", "loop block", "PyTorch eager", "PyTorch compiled, pooling eager",
+    "fit", "loop", "loop block", "PyTorch eager",
     "JAX jitted step", "JAX jitted step, matrix products", "JAX lax.scan, matrix products",
 )  # fmt: skip
 
