@@ -136,9 +136,7 @@ def sweeps() -> dict[str, list[tuple[int, Model]]]:
     sizes = (8, 16, 32, 64, 128, 256, 512, 1024)
     widths = (16, 64, 256, 1024, 2048)
     return {
-        "batch size": [
-            (n, replace(mlp, batch_size=n, samples=min(32 * n, 8192))) for n in sizes
-        ],
+        "batch size": [(n, replace(mlp, batch_size=n, samples=min(32 * n, 8192))) for n in sizes],
         "width": [
             (n, replace(mlp, build=functools.partial(models.mlp, n), samples=2048)) for n in widths
         ],

@@ -128,7 +128,8 @@ def _times(suite: Suite) -> str:
         if value is not None and (family not in best or value.value < best[family].value):
             best[family] = value
     return ", ".join(
-        f"{'`fit`' if family == 'fit' else family} {_mark(value)} s" for family, value in best.items()
+        f"{'`fit`' if family == 'fit' else family} {_mark(value)} s"
+        for family, value in best.items()
     )
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -29,7 +29,9 @@ class Point(NamedTuple):
 def ratios(path: Path, found: Mapping[str, Mapping[str, Ratio]]) -> None:
     """A dot for each speedup, with its interval; open if it is wider than 5 %."""
     rows = [
-        (f"{model}, {mode}", ratio) for model, modes in found.items() for mode, ratio in modes.items()
+        (f"{model}, {mode}", ratio)
+        for model, modes in found.items()
+        for mode, ratio in modes.items()
     ]
     figure = Figure(figsize=(7.2, 1.0 + 0.26 * max(1, len(rows))), layout="constrained")
     axes = figure.add_subplot()
@@ -126,7 +128,12 @@ def sweeps(path: Path, found: Mapping[str, list[Point]]) -> None:
         values = [point.value for point in points]
         for side in ("fit", "loop"):
             speeds = [getattr(point, side) for point in points]
-            style = {"color": COLORS[side], "marker": MARKERS[side], "lw": 2, "ms": 6}
+            style: dict[str, Any] = {
+                "color": COLORS[side],
+                "marker": MARKERS[side],
+                "lw": 2,
+                "ms": 6,
+            }
             speed.plot(values, speeds, label=side, **style)
         low, high = ([getattr(p.ratio, end) for p in points] for end in ("low", "high"))
         ratio.fill_between(values, low, high, color=LINE, alpha=0.35, linewidth=0)

@@ -197,7 +197,7 @@ class Suite:
     @cached_property
     def refused(self) -> dict[str, str]:
         """Why a figure is missing."""
-        found = {}
+        found: dict[str, str] = {}
         for file in (self.bench, self.peers or {"tasks": {}}):
             for name, task in file["tasks"].items():
                 for process in task["processes"]:
@@ -237,8 +237,8 @@ def text(suite: Suite) -> str:
         _stability(suite),
         _ratios(suite),
         "![Speedups with their intervals](ratios.png)",
-        "The two larger models show where the speedup tends to 1: their steps take a good part of a "
-        "second, of which little is overhead.",
+        "The two larger models show where the speedup tends to 1: their steps take a good part of "
+        "a second, of which little is overhead.",
         "## Throughput",
         _throughput(suite),
         "![Samples per second in each mode](modes.png)",
@@ -269,7 +269,10 @@ def text(suite: Suite) -> str:
         _sweeps(suite),
     ]
     if suite.refused:
-        parts += ["## Refused", "\n".join(f"- {name}: {why}" for name, why in suite.refused.items())]
+        parts += [
+            "## Refused",
+            "\n".join(f"- {name}: {why}" for name, why in suite.refused.items()),
+        ]
     parts.append(HOW)
     if suite.rivals:
         parts.append(_appendix(suite))
@@ -517,8 +520,8 @@ def sweep_points(suite: Suite) -> dict[str, list[plots.Point]]:
     for label, value in speedups("sweep", found).items():
         quantity, _, number = label.removeprefix("default ").rpartition(" ")
         samples = found[0]["samples"][f"{quantity} {number}"]
-        rates = [samples / seconds_of(found, f"{side} {label}") for side in ("fit", "loop")]
-        points.setdefault(quantity, []).append(plots.Point(int(number), *rates, value))
+        fit, loop = (samples / seconds_of(found, f"{side} {label}") for side in ("fit", "loop"))
+        points.setdefault(quantity, []).append(plots.Point(int(number), fit, loop, value))
     return points
 
 
@@ -582,14 +585,15 @@ def _appendix(suite: Suite) -> str:
         "epoch. Settings: `fit_unfolded/bench/peers/`.",
     ]
     for name, found in suite.rivals.items():
-        names = sorted(names_of(found), key=lambda n, found=found: seconds_of(found, n))
-        best = next(seconds_of(found, n) for n in names if n.startswith("loop"))
+        times = {variant: seconds_of(found, variant) for variant in names_of(found)}
+        names = sorted(times, key=times.__getitem__)
+        best = next(times[n] for n in names if n.startswith("loop"))
         rows = [
             [
                 variant,
-                f"{found[0]['samples'] / seconds_of(found, variant):,.0f}",
+                f"{found[0]['samples'] / times[variant]:,.0f}",
                 f"{max(p['apart'][variant] for p in found):.0e}",
-                f"{seconds_of(found, variant) / best:.2f}",
+                f"{times[variant] / best:.2f}",
             ]
             for variant in names
         ]

@@ -68,7 +68,9 @@ def _enter(found: Ratios, result: cases.Result, mode: str) -> None:
     samples = result.case.model.samples
     seconds = {side: result.seconds(cases.Variant(side, mode)) for side in cases.TRAINERS}
     ratio = bootstrap(seconds["fit"], seconds["loop"])
-    speeds = {side: samples / sorted(table.ravel())[table.size // 2] for side, table in seconds.items()}
+    speeds = {
+        side: samples / sorted(table.ravel())[table.size // 2] for side, table in seconds.items()
+    }
     label = f"{result.case.model.name} {mode}"
     interval = f"{ratio.low:.2f} to {ratio.high:.2f}{' unstable' * ratio.unstable}"
     found.rows.append(

@@ -42,9 +42,7 @@ def multiply_patches(x: jax.Array, kernel: jax.Array) -> jax.Array:
     """The same as one product of all patches and the kernel."""
     rows, columns, _, filters = kernel.shape
     height, width = x.shape[1] - rows + 1, x.shape[2] - columns + 1
-    shifted = [
-        x[:, i : i + height, j : j + width] for i in range(rows) for j in range(columns)
-    ]
+    shifted = [x[:, i : i + height, j : j + width] for i in range(rows) for j in range(columns)]
     return jnp.concatenate(shifted, axis=-1) @ kernel.reshape(-1, filters)
 
 

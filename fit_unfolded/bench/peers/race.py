@@ -3,9 +3,10 @@
 Imported only where PyTorch and JAX are installed.
 """
 
+import functools
 import importlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,7 +18,6 @@ from fit_unfolded.bench.cases import (
     SEED,
     TRAINERS,
     Case,
-    Stopwatch,
     Variant,
     batch_losses,
     on_gpu,
@@ -60,7 +60,7 @@ def makers(convolutions: bool) -> dict[str, Make]:
     for page, name in pages.items():
         module = importlib.import_module(f"fit_unfolded.bench.peers.{page}")
         for variant, settings in module.variants(convolutions).items():
-            found[variant] = lambda w, make=getattr(module, name), how=settings: make(w, **how)
+            found[variant] = functools.partial(getattr(module, name), **settings)
     return found
 
 
@@ -234,7 +234,7 @@ def time_to_accuracy(name: str) -> dict[str, Any]:
 
 
 def _keras_to_accuracy(
-    trainer: Any, how: Mapping[str, Any], x: np.ndarray, y: np.ndarray
+    trainer: Any, how: dict[str, Any], x: np.ndarray, y: np.ndarray
 ) -> dict[str, Any]:
     data = digits.make_data(0)
     until = _Until()

@@ -8,7 +8,6 @@ import os
 import signal
 import sys
 import time
-from pathlib import Path
 
 import keras
 import numpy as np
@@ -257,9 +256,10 @@ def results(directory, loops=(0.5, 0.5, 0.5), date="2030-01-02", busy=0.03, refu
     sweep = {"fit default width 16": [[1.0]], "loop default width 16": [[0.25]]}
     memory = {"peak_bytes": 200 * 2**20, "idle_bytes": 2**20, "traces": 3}
     stream = {"peak_bytes": 41 * 2**20, "idle_bytes": 2**20, "data_bytes": 2**28}
+    cnn = [{"refused": refused}] if refused else [process(1.0, 1.0)] * 2
     own = {
         "mlp": task(*(process(1.0, loop) for loop in loops)),
-        "cnn": task({"refused": refused}) if refused else task(process(1.0, 1.0), process(1.0, 1.0)),
+        "cnn": task(*cnn),
         "sweep": task(*[{"samples": {"width 16": 64}, "seconds": sweep}] * 3),
         "limit": task(
             {"flops": 1e11, "bandwidth": 2e10,
