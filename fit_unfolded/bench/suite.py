@@ -204,20 +204,15 @@ def run(command: list[str], variables: Mapping[str, str]) -> dict[str, Any]:
     Returns:
         That, or `{"refused": why}` for a command that failed.
     """
-    process = subprocess.Popen(
-        command,
-        env=variables,
-        start_new_session=True,
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
-    try:
-        output, errors = process.communicate()
-    finally:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(
+        command, env=variables, start_new_session=True, text=True, **pipes
+    ) as process:
+        try:
+            output, errors = process.communicate()
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
     if process.returncode:
         last = (errors.strip().splitlines() or [f"status {process.returncode}"])[-1]
         return {"refused": without_paths(f"the process failed: {last}")}

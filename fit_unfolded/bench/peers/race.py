@@ -76,8 +76,11 @@ def keras_variants(model: Model) -> list[Variant]:
     return [Variant(side, mode) for mode in ("default", *blocks) for side in TRAINERS]
 
 
-def fit_order(samples: int, batch_size: int, epochs: int = 1) -> list[np.ndarray]:
-    """The samples of each batch of fit's first epochs, seen in fit: each `[steps, batch_size]`."""
+def fit_order(samples: int, batch_size: int) -> np.ndarray:
+    """The samples of each batch of an epoch of fit, int64 `[steps, batch_size]`, seen in fit.
+
+    Under a global seed, fit has the same order in every epoch.
+    """
     seen: list[np.ndarray] = []
 
     def note(y, y_pred):
@@ -88,8 +91,8 @@ def fit_order(samples: int, batch_size: int, epochs: int = 1) -> list[np.ndarray
     model = keras.Sequential([keras.layers.Input([1]), keras.layers.Dense(1)])
     model.compile("sgd", note, run_eagerly=True)
     keras.utils.set_random_seed(SEED)
-    model.fit(numbers, numbers, batch_size=batch_size, epochs=epochs, verbose=0)
-    return list(np.stack(seen).reshape(epochs, -1, batch_size))
+    model.fit(numbers, numbers, batch_size=batch_size, verbose=0)
+    return np.stack(seen)
 
 
 def check_first_epoch(expected: np.ndarray, losses: np.ndarray) -> float:
@@ -150,7 +153,7 @@ def race(model: Model, seconds: float, turns: int = 15, at_least: int = 3) -> Ra
         )
     weights = [np.array(weight) for weight in case.build().get_weights()]
     labels = y.astype(np.int64)
-    (order,) = fit_order(model.samples, model.batch_size)
+    order = fit_order(model.samples, model.batch_size)
     for name, make in makers(convolutions(model)).items():
         try:
             peer = make(weights)
@@ -220,12 +223,12 @@ def time_to_accuracy(name: str) -> dict[str, Any]:
         side, _, compiled = name.partition(" ")
         return _keras_to_accuracy(TRAINERS[side](network), case.how(compiled or "default"), x, y)
     weights = [np.array(weight) for weight in network.get_weights()]
-    orders = fit_order(model.samples, model.batch_size, MOST_EPOCHS)
+    order = fit_order(model.samples, model.batch_size)
     make, labels = makers(convolutions=True)[name], y.astype(np.int64)
     accuracies: list[float] = []
     begin = time.perf_counter()
     peer = make(weights)
-    for order in orders:
+    for _ in range(MOST_EPOCHS):
         peer.train(x, labels, order)
         accuracies.append(float(np.mean(peer.predict(test) == truth)))
         if accuracies[-1] >= ACCURACY:
