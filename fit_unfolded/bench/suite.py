@@ -213,6 +213,7 @@ def run(command: list[str], variables: Mapping[str, str]) -> dict[str, Any]:
         finally:
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
     if process.returncode:
         last = (errors.strip().splitlines() or [f"status {process.returncode}"])[-1]
         return {"refused": without_paths(f"the process failed: {last}")}
