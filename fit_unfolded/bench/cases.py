@@ -159,8 +159,8 @@ class Result:
 
     Attributes:
         turns: of each variant.
-        first_step: seconds from compile to the end of the first batch, by variant; those that are
-            compiled alike share a trainer, and stand here once.
+        first_step: seconds from compile to the end of the first batch; modes that are compiled
+            alike share a trainer, and stand here once, as that of `Mode.compile`.
     """
 
     case: Case
@@ -206,7 +206,7 @@ def run(
         for variant in order:
             key = (variant.side, MODES[variant.mode].compile)
             if key not in trainers:
-                trainers[key], first_step[variant] = _start(case, variant, x, y)
+                trainers[key], first_step[Variant(*key)] = _start(case, variant, x, y)
         runners = {
             str(v): _runner(case, v, trainers[v.side, MODES[v.mode].compile], x, y) for v in order
         }
