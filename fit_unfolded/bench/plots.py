@@ -77,6 +77,7 @@ def modes(path: Path, found: Mapping[str, Mapping[str, float]]) -> None:
             range(len(labels)), [label.replace(", ", ",\n") for label in labels], rotation=45,
             ha="right",
         )  # fmt: skip
+        axes.set_xlim(-0.6, max(len(labels), 3) - 0.4)
         axes.set_title(name, fontsize=11)
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
         if place % columns == 0:
@@ -84,7 +85,7 @@ def modes(path: Path, found: Mapping[str, Mapping[str, float]]) -> None:
         if place == 0:
             axes.legend(frameon=False, fontsize=10)
     figure.supxlabel(
-        "default: no argument about execution · step: a callback reads each batch's loss · block: "
+        "mode. default: no argument about execution · step: a callback reads each batch's loss · block: "
         "one call per epoch",
         fontsize=9,
     )
@@ -141,7 +142,7 @@ def sweeps(path: Path, found: Mapping[str, list[Point]]) -> None:
             values, [p.ratio.value for p in points], color=COLORS["loop"], marker="o", lw=2, ms=6
         )
         ratio.axhline(1, color=LINE, linewidth=1.5, linestyle="--")
-        ratio.set_ylim(bottom=0)
+        ratio.set_ylim(0, 2 * max(p.ratio.value for p in points))  # an interval may reach farther
         ratio.set_xlabel(units.get(name, name), fontsize=10)
         ratio.set_xscale("log", base=2)
         ratio.set_xticks(values, [f"{value:,}" for value in values], rotation=45)

@@ -299,14 +299,8 @@ def _start(start: dict[str, Any], file: dict[str, Any]) -> str:
         f"Other processes used {start['busy']:.0%} of the cores at the start, after a wait of "
         f"{start['waited']} s"
     )
-    later = [
-        process["busy_before"]
-        for task in file["tasks"].values()
-        for process in task["processes"]
-        if process.get("busy_before") is not None
-    ]
-    if later:
-        words += f", and {median(later):.0%} in the median before each process"
+    if (later := _busy_later(file)) is not None:
+        words += f", and {later:.0%} in the median before each process"
     if start["frequency"] is not None:
         words += f"; the clock was at {start['frequency']:.0%} of its maximum"
     if is_busy(file):
@@ -314,10 +308,20 @@ def _start(start: dict[str, Any], file: dict[str, Any]) -> str:
     return f"{words}."
 
 
+def _busy_later(file: dict[str, Any]) -> float | None:
+    """The share of the cores that others used before a process, in the median of all of them."""
+    shares = [
+        process["busy_before"]
+        for task in file["tasks"].values()
+        for process in task["processes"]
+        if process.get("busy_before") is not None
+    ]
+    return median(shares) if shares else None
+
+
 def is_busy(file: dict[str, Any]) -> bool:
-    """Whether other processes used the cores at the start, although they were waited for."""
-    busy = file["start"]["busy"]
-    return busy is not None and busy > BUSY
+    """Whether other processes used the cores at the start, although waited for, or later."""
+    return max(file["start"]["busy"] or 0.0, _busy_later(file) or 0.0) > BUSY
 
 
 def table(headers: list[str], rows: list[list[str]]) -> str:
