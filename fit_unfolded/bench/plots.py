@@ -85,8 +85,8 @@ def modes(path: Path, found: Mapping[str, Mapping[str, float]]) -> None:
         if place == 0:
             axes.legend(frameon=False, fontsize=10)
     figure.supxlabel(
-        "mode. default: no argument about execution · step: a callback reads each batch's loss · block: "
-        "one call per epoch",
+        "mode. default: no argument about execution · step: a callback reads each batch's loss · "
+        "block: one call per epoch",
         fontsize=9,
     )
     _save(figure, path)
