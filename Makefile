@@ -11,6 +11,8 @@ STAMP := $(VENV)/.installed
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
 PEERS := $(VENV)/.peers
+SITE_TOOLS := $(VENV)/.site
+AXE := $(VENV)/npm/node_modules/axe-core/axe.min.js
 MUTANTS := $(VENV)/.mutants
 GPU := $(VENV)/.gpu
 # Command that installs into the environment.
@@ -38,7 +40,7 @@ QUICK := tests/test_imports.py tests/test_details.py tests/test_equality_can_fai
 	$(LOOP)/saving/test_parity_saving.py::test_all_that_was_compiled_comes_back
 
 .PHONY: compare bench bench-peers gpu-check has-gpu scaling test test-quick fuzz keras-suite \
-	mutants corpus lint format clean
+	mutants corpus wheel-test site site-test lint format clean
 
 compare: $(STAMP)
 	$(BIN)/fit-unfolded compare
@@ -87,10 +89,24 @@ mutants: $(MUTANTS)
 corpus: $(STAMP)
 	$(BIN)/python tests/support/corpus.py --jobs $(JOBS) --write
 
+# The commands from a wheel that is installed without the checkout, in about five minutes
+wheel-test: $(STAMP)
+	$(BIN)/python tests/support/wheel.py
+
+# The static site, into site/: some minutes the first time, then seconds until the code changes.
+site: $(SITE_TOOLS)
+	$(BIN)/python -m website
+
+# Builds the site and tests it in Chromium; contrast by axe-core, where npm is there to install it.
+site-test: site
+	@if command -v npm >/dev/null 2>&1; then $(MAKE) --no-print-directory $(AXE); fi
+	$(BIN)/python -m pytest -q tests/website/test_pages.py tests/website/built_site.py
+
 lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/actionlint .github/workflows/*.yml
 
 format: $(STAMP)
 	$(BIN)/ruff check --fix .
@@ -117,10 +133,17 @@ $(GPU): $(STAMP)
 	@$(PIP) --editable '.[test,gpu]'
 	@touch $@
 
+$(SITE_TOOLS): $(STAMP)
+	@$(PIP) --editable '.[test,site]'
+	@touch $@
+
+$(AXE):
+	@npm install --silent --no-fund --no-audit --prefix $(VENV)/npm axe-core@4
+
 $(MUTANTS): $(STAMP)
 	@$(PIP) --editable '.[test,mutants]'
 	@touch $@
 
 clean:
-	rm -rf $(VENV) results build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) results build dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
 	find . -path ./.git -prune -o -type d -name __pycache__ -prune -exec rm -rf {} +

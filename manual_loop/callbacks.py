@@ -80,6 +80,39 @@ def is_due(epoch, validation_freq):
     )
 
 
+def calls_of(batches, function, callbacks):
+    """The calls of one epoch: of several steps each where nobody can tell, see `steps_tuner.py`.
+
+    Args:
+        batches: `EpochIterator`.
+        function: the `StepFunction` that will be called.
+        callbacks: `keras.callbacks.CallbackList`.
+    """
+    if is_own_list(callbacks) or any(map(watches_single_batches, callbacks.callbacks)):
+        return iter(batches)
+    return batches.calls(function.choose_steps)
+
+
+def watch_batches(callbacks):
+    """`watches_batches` of a `CallbackList`: of a callback in it, or of methods of its own."""
+    return is_own_list(callbacks) or any(map(watches_batches, callbacks.callbacks))
+
+
+def is_own_list(callbacks):
+    """Whether a list of callbacks is of the user's own class, which may do anything."""
+    return type(callbacks) is not keras.callbacks.CallbackList
+
+
+def watches_single_batches(callback):
+    """Whether a callback does anything after a batch, other than to redraw a progress bar."""
+    if type(callback) is keras.callbacks.ProgbarLogger:
+        return False
+    saves = keras.callbacks.ModelCheckpoint, keras.callbacks.BackupAndRestore
+    if type(callback) in saves and callback.save_freq == "epoch":
+        return False
+    return watches_batches(callback)
+
+
 def watches_batches(callback):
     """Whether a callback does anything before or after a batch of training or evaluation.
 

@@ -10,7 +10,14 @@ from typing import Any
 
 import keras
 
-from manual_loop.callbacks import callback_list, in_order, is_due, to_floats, watches_batches
+from manual_loop.callbacks import (
+    callback_list,
+    calls_of,
+    in_order,
+    is_due,
+    to_floats,
+    watch_batches,
+)
 from manual_loop.compiled.lookup import look_up
 from manual_loop.compiled.overrides import overridable, own_method, own_validation
 from manual_loop.compiled.refusals import refuse_arguments
@@ -167,9 +174,9 @@ class Trainer(OnBatch):
 
     def _train_epoch(self, train_function, batches, callbacks, logs):
         """Train on the batches of one epoch; returns the logs of the last step."""
-        watched = any(map(watches_batches, callbacks.callbacks))
+        watched = watch_batches(callbacks)
         with batches.catch_stop_iteration():
-            for first_step, last_step, iterator in batches:
+            for first_step, last_step, iterator in calls_of(batches, train_function, callbacks):
                 if watched:
                     callbacks.on_train_batch_begin(first_step)
                 logs = train_function(iterator)
@@ -227,10 +234,10 @@ class Trainer(OnBatch):
         model.stop_evaluating = False
         callbacks.on_test_begin()
         model.reset_metrics()
-        watched = any(map(watches_batches, callbacks.callbacks))
+        watched = watch_batches(callbacks)
         logs = {}
         with batches.catch_stop_iteration():
-            for first_step, last_step, iterator in batches:
+            for first_step, last_step, iterator in calls_of(batches, test_function, callbacks):
                 if watched:
                     callbacks.on_test_batch_begin(first_step)
                 logs = test_function(iterator)

@@ -13,6 +13,7 @@ import corpus
 import corpus_manifest
 import keras
 import pytest
+from platforms import needs_fork
 
 from fit_unfolded.workloads import user_file
 
@@ -119,6 +120,7 @@ def test_an_answer_is_judged(mistake, answer, fault):
     assert corpus.faults(mistake, corpus.Answer(*answer)) == fault
 
 
+@needs_fork
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # Python 3.12 warns of threads
 def test_a_check_that_crashes_or_hangs_is_one_failure():
     assert "exit code 3" in corpus.in_child(os_exit, 20).error

@@ -54,7 +54,9 @@ def spans(text):
 @functools.cache
 def definitions(file):
     """The functions and classes in a file, methods as `Class.method`; empty if there is no file."""
-    return set(defined(ast.parse(file.read_text()), "")) if file.is_file() else set()
+    return (
+        set(defined(ast.parse(file.read_text(encoding="utf-8")), "")) if file.is_file() else set()
+    )
 
 
 def defined(node, prefix):
@@ -104,16 +106,16 @@ def complaints(page):
 
 
 def test_everything_named_is_there():
-    assert list(complaints(PAGE.read_text())) == []
+    assert list(complaints(PAGE.read_text(encoding="utf-8"))) == []
 
 
 def test_the_page_is_about_the_keras_in_use():
     version, _, _ = importlib.metadata.version("keras").rpartition(".")
-    assert set(re.findall(r"Keras\s(\d+\.\d+)", PAGE.read_text())) == {version}
+    assert set(re.findall(r"Keras\s(\d+\.\d+)", PAGE.read_text(encoding="utf-8"))) == {version}
 
 
 def test_an_entry_is_read_whole():
-    first = details(PAGE.read_text())[0]
+    first = details(PAGE.read_text(encoding="utf-8"))[0]
     assert first == Detail(
         number=1,
         title='`"acc"` is resolved by the first batch.',
@@ -149,6 +151,6 @@ def test_an_entry_is_read_whole():
     ids=lambda text: text.strip()[:30],
 )
 def test_a_slip_is_noticed(right, wrong, says):
-    page = PAGE.read_text()
+    page = PAGE.read_text(encoding="utf-8")
     assert right in page
     assert any(re.search(says, complaint) for complaint in complaints(page.replace(right, wrong)))

@@ -8,14 +8,16 @@ import re
 from pathlib import Path
 
 import pytest
+from markdown_pages import anchors, links
 from typer.main import get_command
 
 from fit_unfolded import cli
 
 ROOT = Path(__file__).parents[1]
-README = (ROOT / "README.md").read_text()
-COMMANDS = (ROOT / "docs" / "commands.md").read_text()
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+COMMANDS = (ROOT / "docs" / "commands.md").read_text(encoding="utf-8")
+LESSON = (ROOT / "docs" / "lesson.md").read_text(encoding="utf-8")
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 
 
 # The code that README.md opens with -----------------------------------------------------------
@@ -29,7 +31,7 @@ def quotations(page):
 def misquoted(page):
     """The paragraphs of the quoted code that are not in the file, line by line."""
     for file, code in quotations(page):
-        lines = (ROOT / file).read_text().splitlines()
+        lines = (ROOT / file).read_text(encoding="utf-8").splitlines()
         for paragraph in re.split(r"\n{2,}", code.strip("\n")):
             quoted = paragraph.splitlines()
             places = range(len(lines) - len(quoted) + 1)
@@ -58,51 +60,77 @@ def test_a_misquotation_is_noticed(right, wrong):
 
 
 def missing_names(page):
-    """Names of `manual_loop`, in the lesson's table and elsewhere, that cannot be imported."""
-    table = page.partition("## From the lesson")[2].partition("\n## ")[0]
-    names = re.findall(r"`(\w+(?:\.\w+)+)`", page)
-    names = [name for name in names if name.startswith("manual_loop.")]
-    last_column = [row.rstrip("| ").rpartition("|")[2] for row in table.splitlines()]
-    for cell in last_column:
-        names += [f"manual_loop.{name}" for name in re.findall(r"`([a-z]\w*\.[\w.]+)`", cell)]
+    """Names of `manual_loop` that cannot be imported; its own names in the lesson's tables too."""
+    names = re.findall(r"`(manual_loop(?:\.\w+)+)`", page)
+    if page.startswith("# From the lesson"):
+        rows = [line.split(" | ") for line in page.splitlines() if line.startswith("| ")]
+        column = " ".join(row[2] for row in rows)
+        names += [f"manual_loop.{name}" for name in re.findall(r"`([a-z]\w*\.[\w.]+)`", column)]
     for name in names:
-        if (ROOT / name.removeprefix("manual_loop.")).suffix == ".py":
-            continue  # a link: see below
         try:
             pkgutil.resolve_name(name)
         except (ImportError, AttributeError):
             yield name
 
 
-def test_the_names_in_the_readme_are_there():
+def test_the_names_of_the_loop_are_there():
     assert list(missing_names(README)) == []
-    wrong = README.replace("data.arrays.split", "data.arrays.splits")
+    assert list(missing_names(LESSON)) == []
+    wrong = LESSON.replace("`data.arrays.split`", "`data.arrays.splits`")
     assert list(missing_names(wrong)) == ["manual_loop.data.arrays.splits"]
 
 
 def broken_links(path, page):
-    """Relative links to what is not there: files, and headings in them."""
-    for target in re.findall(r"\]\(([^)\s]+)\)", page):
-        file, _, heading = target.partition("#")
+    """Relative links to what is not there: files, and headings or lines in them."""
+    for text, target in links(page):
+        file, _, place = target.partition("#")
         if "://" in target:
             continue
         there = (path.parent / file) if file else path
         if not there.exists():
             yield target
-        elif heading:
-            titles = re.findall(r"(?m)^#+ (.+)$", there.read_text())
-            if heading not in [re.sub(r"[^\w -]", "", t).lower().replace(" ", "-") for t in titles]:
-                yield target
+        elif number := re.fullmatch(r"L(\d+)", place):
+            lines = there.read_text(encoding="utf-8").splitlines()
+            code = text.strip("`")
+            if code not in "".join(lines[int(number[1]) - 1 : int(number[1])]):
+                yield f"{target}: `{code}` is in {[n for n, x in enumerate(lines, 1) if code in x]}"
+        elif place and place not in anchors(there.read_text(encoding="utf-8")):
+            yield target
 
 
-@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_no_link_is_broken(path):
-    assert list(broken_links(path, path.read_text())) == []
+    assert list(broken_links(path, path.read_text(encoding="utf-8"))) == []
 
 
 def test_a_broken_link_is_noticed():
     page = "[a](docs/detail.md) [b](docs/tolerances.md#on-a-gpu) [c](docs/tolerances.md#on-a-tpu)"
-    assert list(broken_links(PAGES[0], page)) == ["docs/detail.md", "docs/tolerances.md#on-a-tpu"]
+    broken = broken_links(ROOT / "README.md", page)
+    assert list(broken) == ["docs/detail.md", "docs/tolerances.md#on-a-tpu"]
+
+
+def test_a_link_to_another_line_is_noticed():
+    target = "../keras_fit/one_page.py"
+    line = (ROOT / "keras_fit" / "one_page.py").read_text(encoding="utf-8").splitlines().index(
+        "import os"
+    ) + 1
+    page = f"[`import os`]({target}#L{line}) [`import os`]({target}#L{line + 1})"
+    path = ROOT / "docs" / "lesson.md"
+    assert list(broken_links(path, page)) == [f"{target}#L{line + 1}: `import os` is in [{line}]"]
+
+
+def misplaced_details(page):
+    """Links of the lesson's tables to a detail's number that lead to another section's heading."""
+    details = (ROOT / "docs" / "details.md").read_text(encoding="utf-8")
+    for number, heading in re.findall(r"\[(\d+)\]\(details\.md#([\w-]+)\)", page):
+        before = details.partition(f"\n{number}. **")[0]
+        if anchors(before)[-1] != heading:
+            yield f"{number} is under {anchors(before)[-1]}"
+
+
+def test_the_lesson_finds_its_details():
+    assert list(misplaced_details(LESSON)) == []
+    assert list(misplaced_details("[7](details.md#epochs)")) == ["7 is under data"]
 
 
 # docs/commands.md -----------------------------------------------------------------------------
@@ -140,6 +168,6 @@ def test_an_option_left_out_is_noticed():
 
 
 def test_each_target_of_make_is_described():
-    rules = re.findall(r"(?m)^([a-z][\w-]*):", (ROOT / "Makefile").read_text())
+    rules = re.findall(r"(?m)^([a-z][\w-]*):", (ROOT / "Makefile").read_text(encoding="utf-8"))
     described = re.findall(r"`make ([\w-]+)", COMMANDS.partition("\n## With `make`")[2])
     assert set(rules) - {"has-gpu"} == set(described)

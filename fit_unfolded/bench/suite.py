@@ -212,7 +212,10 @@ def run(command: list[str], variables: Mapping[str, str]) -> dict[str, Any]:
             output, errors = process.communicate()
         finally:
             if process.poll() is None:
-                os.killpg(process.pid, signal.SIGKILL)
+                if sys.platform == "win32":  # Ctrl-C reaches the subprocesses by itself
+                    process.kill()
+                else:
+                    os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
     if process.returncode:
         last = (errors.strip().splitlines() or [f"status {process.returncode}"])[-1]

@@ -5,7 +5,6 @@ one leaves behind would count for the next.
 """
 
 import json
-import resource
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -159,13 +158,15 @@ def device_memory() -> dict[str, int]:
 
 
 def peak_memory() -> int:
-    """Peak resident memory of this process, in bytes.
+    """Peak resident memory of this process, in bytes; not on Windows.
 
     On Linux from VmHWM: `ru_maxrss` of a new process includes its parent's memory.
     """
     try:
         lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
     except OSError:  # macOS, which counts bytes
+        import resource
+
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
 

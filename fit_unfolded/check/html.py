@@ -22,6 +22,7 @@ from fit_unfolded.explain import columns
 from fit_unfolded.explain.columns import Chapter, Entry, Segment
 from fit_unfolded.explain.events import Line
 from fit_unfolded.explain.excerpts import Stop
+from fit_unfolded.explain.kinds import Kind, of_event
 from fit_unfolded.pitfalls.source import Place
 
 STEPS = "manual_loop.steps"
@@ -42,7 +43,7 @@ PLACES: dict[str, tuple[str, Place, Place | None]] = {
     "forward": ("layer", FORWARD, Place(f"{STEPS}:train_step", "y_pred = forward(")),
     "loss": ("loss", LOSS_CALLED, Place(f"{STEPS}:train_step", "loss = compiled_loss(")),
     "gradients": (
-        "optimizer",
+        "tape",
         Place(f"{TRAINER}.train_step", "gradients = tape.gradient("),
         Place(f"{STEPS}:train_step", "gradients = tape.gradient("),
     ),
@@ -59,24 +60,47 @@ PLACES: dict[str, tuple[str, Place, Place | None]] = {
     ),
     "validation": ("layer", VALIDATED, Place(f"{STEPS}:test_step", "y_pred = forward(")),
 }
+# What each stage is, in terms of the events of fit.
+EVENTS = {
+    "data": ("data", "batch"),
+    "forward": ("layer", ""),
+    "loss": ("loss", ""),
+    "gradients": ("tape", "gradient"),
+    "update": ("optimizer", "apply"),
+    "metrics": ("metric", "update_state"),
+    "epoch": ("callback", "on_epoch_end"),
+    "validation": ("callback", "on_test_begin"),
+}
+ABOUT = {
+    "initial_weights": Kind("The weights that the training starts from."),
+    "cause": Kind("A known mistake that makes the numbers of your loop."),
+    "cost": Kind("It changes no number, but costs time or memory."),
+}
 STEP_STAGES = ("data", "forward", "loss", "gradients", "update")
 SHOWN_STEPS = 3  # of each epoch, and any that departs
 SHOWN_EPOCHS = 2
 
 
-def write(report: Report, path: Path) -> None:
+def write(report: Report, path: Path, details: str = "") -> None:
     """Writes the page to `path`.
+
+    Args:
+        details: as in `page`.
 
     Raises:
         InputError: as in `check_file`.
     """
     check_file(path, "--html")
     with replacing(path) as partial:
-        partial.write_text(page(report), encoding="utf-8")
+        partial.write_text(page(report, details), encoding="utf-8")
 
 
-def page(report: Report) -> str:
-    """The page as text."""
+def page(report: Report, details: str = "") -> str:
+    """The page as text.
+
+    Args:
+        details: address of docs/details.md as a page, see `fit_unfolded.explain.html.page`.
+    """
     kind = "agreeing" if report.passed else "parting"
     return columns.page(
         title=f"{report.path.name}: where the loop departs from fit",
@@ -87,10 +111,11 @@ def page(report: Report) -> str:
         ),
         chapters=list(_Pages(report).chapters()),
         columns=[
-            ("own", report.path.name),
-            ("fit", f"Keras {keras.__version__}"),
-            ("loop", f"manual_loop {version('fit-unfolded')}"),
+            ("own", f"Your loop: {report.path.name}"),
+            ("fit", f"fit: Keras {keras.__version__}"),
+            ("loop", f"The loop here: manual_loop {version('fit-unfolded')}"),
         ],
+        details=details,
     )
 
 
@@ -127,10 +152,11 @@ class _Pages:
         if segments:
             yield Chapter("Verdict", segments)
         found = report.comparison
+        seen: dict[tuple, str] = {}  # what steps hold -> the first of them
         for epoch in range(SHOWN_EPOCHS if found else 0):
             steps = found.steps_of(epoch) if found else []
             shown = [s for at, s in enumerate(steps) if at < SHOWN_STEPS or s.departs]
-            segments = [self._step(epoch, step) for step in shown[: 2 * SHOWN_STEPS]]
+            segments = [self._step(epoch, step, seen) for step in shown[: 2 * SHOWN_STEPS]]
             if segments:
                 yield Chapter(f"Epoch {epoch + 1}", segments)
 
@@ -146,7 +172,7 @@ class _Pages:
         steps = found.steps if found else []
         return _line_of(steps[0], name) if steps else 0
 
-    def _step(self, epoch: int, step: Compared) -> Segment:
+    def _step(self, epoch: int, step: Compared, seen: dict[tuple, str]) -> Segment:
         entries = []
         for name in STEP_STAGES:
             kind, keras_place, _ = PLACES[name]
@@ -157,7 +183,10 @@ class _Pages:
             )
         heading = f"step {step.number}"
         place = f"Epoch {epoch + 1}, {heading}"
-        return Segment(heading, str(step.number), f"Epoch {epoch + 1}", place, entries)
+        equal = tuple((entry.result, *entry.repeated) for entry in entries)
+        first = seen.setdefault(equal, heading)
+        repeats = "" if first == heading else f"as in {first}"
+        return Segment(heading, str(step.number), f"Epoch {epoch + 1}", place, entries, repeats)
 
     def _entry(
         self,
@@ -175,7 +204,15 @@ class _Pages:
         own = _own(self._report.path, line) if line else None
         lines = (own, place and _line_at(place), loop and _line_at(loop))
         stops = tuple(Stop(anchor, found) if found else None for found in lines)
-        return Entry(anchor, kind, name, result, detail, stops)
+        return Entry(anchor, kind, name, result, detail, stops, _about(kind, stage))
+
+
+def _about(kind: str, stage: str) -> Kind:
+    if kind == "cause":
+        return ABOUT["cause"]
+    if not stage:
+        return ABOUT["cost"]
+    return of_event(*EVENTS[stage]) if stage in EVENTS else ABOUT[stage]
 
 
 def _own(path: Path, number: int) -> Line:

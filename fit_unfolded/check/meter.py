@@ -7,6 +7,7 @@ block, as in `observe`.
 import collections
 import gc
 import inspect
+import os
 import sys
 import time
 import weakref
@@ -21,6 +22,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from fit_unfolded.check import observe
 from fit_unfolded.check.observe import replaced
 from fit_unfolded.check.python_values import PythonValue, values_read
 
@@ -28,15 +30,18 @@ FUNCTION = type(tf.function(lambda: None))
 EAGER_TENSOR = type(tf.constant(0))
 READING = next(cls for cls in EAGER_TENSOR.__mro__ if "_numpy" in vars(cls))
 VARIABLE = type(tf.Variable(0.0))
-PACKAGES = tuple(f"{Path(str(p.__file__)).parent}/" for p in (tf, keras))
+PACKAGES = tuple(f"{Path(str(p.__file__)).parent}{os.sep}" for p in (tf, keras))
 # Where a tensor or a variable is made into a number; elsewhere it is not the user who asks.
-CONVERSIONS = (
-    "keras/src/backend/common/variables.py",
-    "keras/src/backend/tensorflow/core.py",
-    "tensorflow/python/framework/ops.py",
-    "tensorflow/python/framework/tensor.py",
-    "tensorflow/python/ops/resource_variable_ops.py",
-    "tensorflow/python/util/traceback_utils.py",
+CONVERSIONS = tuple(
+    file.replace("/", os.sep)
+    for file in (
+        "keras/src/backend/common/variables.py",
+        "keras/src/backend/tensorflow/core.py",
+        "tensorflow/python/framework/ops.py",
+        "tensorflow/python/framework/tensor.py",
+        "tensorflow/python/ops/resource_variable_ops.py",
+        "tensorflow/python/util/traceback_utils.py",
+    )
 )
 SAMPLES = 4  # times at which the objects alive are counted
 ASKED = ("predict", "predict_on_batch", "evaluate", "test_on_batch")
@@ -209,7 +214,7 @@ class Meter:
             name = frame.f_code.co_filename
             if name == self._file:
                 return frame.f_lineno
-            ours = name == __file__ or name.endswith("check/observe.py")
+            ours = name in (__file__, observe.__file__)
             if not (ours or name.endswith(CONVERSIONS)):
                 return 0
             frame = frame.f_back

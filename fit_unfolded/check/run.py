@@ -88,6 +88,17 @@ class Report:
         """Whether the loop trains like fit."""
         return self.verdict in (stages.EQUAL, ROUNDING)
 
+    def _repr_html_(self) -> str:
+        """The terminal page and, folded, the HTML page, in the cell of a notebook."""
+        from fit_unfolded.check.html import page
+        from fit_unfolded.check.page import print_page
+        from fit_unfolded.common.notebook import framed, printed
+
+        walk = framed(page(self), f"{self.path.name}, checked")
+        return (
+            f"{printed(print_page, self)}<details><summary>Step by step</summary>{walk}</details>"
+        )
+
     def figures(self) -> dict[str, Any]:
         """For `check.json`."""
         return {

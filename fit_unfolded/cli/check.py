@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from fit_unfolded.cli import options
+from fit_unfolded.common.errors import InputError
 from fit_unfolded.common.files import check_directory, check_file
 from fit_unfolded.common.tf_import import import_tensorflow
 from fit_unfolded.workloads import user_file
@@ -19,6 +20,7 @@ def check(
         Path | None,
         typer.Option(metavar="FILE", help="Also write an HTML page with the source of all three."),
     ] = None,
+    details: options.Details = "",
     output: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Directory to write check.json to.")
     ] = None,
@@ -33,6 +35,8 @@ def check(
     user_file.summarize(file)
     if html is not None:
         check_file(html, "--html")
+    elif details:
+        raise InputError("--details: needs --html FILE, the page that links to them.")
     if output is not None:
         check_directory(output, "--output")
     import_tensorflow()
@@ -54,7 +58,7 @@ def check(
     if html is not None:
         from fit_unfolded.check.html import write
 
-        write(report, html)
+        write(report, html, details)
         console.print(f"Written: {html}", markup=False, highlight=False)
     if output is not None:
         with created(output):

@@ -9,7 +9,6 @@ from fit_unfolded.cli import options
 from fit_unfolded.cli.job import Job, prepare
 from fit_unfolded.common.errors import InputError
 from fit_unfolded.common.files import check_file
-from fit_unfolded.workloads import user_file
 
 
 def explain(
@@ -25,6 +24,7 @@ def explain(
         Path | None,
         typer.Option(metavar="FILE", help="Also write an HTML page with the source of both."),
     ] = None,
+    details: options.Details = "",
 ) -> None:
     """Show every call that compile and fit make, beside the same call in the loop.
 
@@ -36,27 +36,26 @@ def explain(
     options.check_data(workload, data)
     if html is not None:
         check_file(html, "--html")
+    elif details:
+        raise InputError("--details: needs --html FILE, the page that links to them.")
     fit = options.fit_arguments(workload, None, None)
     job = prepare(workload, seed, device, False, 1, data, fit, {})
-    _check_data(job, graph)
-    if not _explain(job, full, graph, html):
+    if graph:
+        _check_graph(job)
+    if not _explain(job, full, graph, html, details):
         raise typer.Exit(1)
 
 
-def _check_data(job: Job, graph: bool) -> None:
+def _check_graph(job: Job) -> None:
     """Refuses data that only a user's file can have."""
-    from fit_unfolded.explain.run import batch_size_of
-
-    if not user_file.is_dataset(job.data.x) and not batch_size_of(job.workload, job.data):
-        raise InputError(f"{job.workload.name}: data() returns too few rows; use at least 5.")
-    if graph and (not hasattr(job.data.x, "shape") or set(job.data.extra) - {"validation_data"}):
+    if not hasattr(job.data.x, "shape") or set(job.data.extra) - {"validation_data"}:
         raise InputError(
             f"--graph: {job.workload.name} needs x and y as one array each, without weights; leave "
             "out --graph."
         )
 
 
-def _explain(job: Job, full: bool, graph: bool, html: Path | None) -> bool:
+def _explain(job: Job, full: bool, graph: bool, html: Path | None, details: str) -> bool:
     """Runs both, prints the report, writes the HTML page; whether they make the same calls."""
     from rich.console import Console
 
@@ -82,6 +81,6 @@ def _explain(job: Job, full: bool, graph: bool, html: Path | None) -> bool:
     if html is not None:
         from fit_unfolded.explain.html import write
 
-        write(explanation, html)
+        write(explanation, html, details)
         console.print(f"Written: {html}", markup=False, highlight=False)
     return explanation.difference is None

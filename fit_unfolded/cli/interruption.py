@@ -3,6 +3,7 @@
 import os
 import select
 import signal
+import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -31,25 +32,25 @@ def interruptible() -> Iterator[None]:
         raised.set()
         raise KeyboardInterrupt
 
-    read, write = os.pipe()
-    os.set_blocking(write, False)
+    read, write = socket.socketpair()  # Windows cannot wait for a pipe
+    write.setblocking(False)
     watcher = threading.Thread(target=_watch, args=(read, interrupt, raised), daemon=True)
     signal.signal(signal.SIGINT, interrupt)
-    wakeup = signal.set_wakeup_fd(write, warn_on_full_buffer=False)
+    wakeup = signal.set_wakeup_fd(write.fileno(), warn_on_full_buffer=False)
     watcher.start()
     try:
         yield
     finally:
         signal.signal(signal.SIGINT, before)
         signal.set_wakeup_fd(wakeup)
-        os.close(write)
+        write.close()
         watcher.join()
-        os.close(read)
+        read.close()
 
 
-def _watch(read: int, interrupt: object, raised: threading.Event) -> None:
-    """Reads the numbers of signals from a pipe until it is closed."""
-    while number := os.read(read, 1):
+def _watch(read: socket.socket, interrupt: object, raised: threading.Event) -> None:
+    """Reads the numbers of signals until the other end is closed."""
+    while number := read.recv(1):
         if number[0] != signal.SIGINT or raised.wait(GRACE_SECONDS):
             continue
         closed, _, _ = select.select([read], [], [], 0)

@@ -93,6 +93,14 @@ Replicas = Annotated[
 DataFile = Annotated[
     Path | None, typer.Option(metavar="FILE", help="Data file (.npz), for the workload mnist.")
 ]
+Details = Annotated[
+    str,
+    typer.Option(
+        metavar="ADDRESS",
+        help="Where the page of docs/details.md is, for the links of --html: relative to FILE, or "
+        "a URL.",
+    ),
+]
 StepsPerExecution = Annotated[
     int | None, typer.Option(metavar="N", parser=integer(1), help="Number of steps per call.")
 ]

@@ -18,7 +18,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
-from typing import Any
+from typing import Any, BinaryIO
 
 from fit_unfolded.common.progress_bars import PROGRESS, progress_bars
 
@@ -49,13 +49,14 @@ def launch(arguments: list[str], count: int, logs: Path) -> int:
     Returns:
         0 if all succeeded, else the status of the first that failed.
     """
-    read, write = os.pipe()
     with ExitStack() as stack:
-        stack.callback(os.close, read)
-        os.set_blocking(read, False)
+        folder = stack.enter_context(tempfile.TemporaryDirectory())
+        progress = Path(folder, "progress")
+        progress.touch()
+        written = stack.enter_context(progress.open("rb"))
         asked_to_end = stack.enter_context(_interruption())
-        workers = stack.enter_context(_started(arguments, count, logs, write))
-        failed = _watch(workers, read, asked_to_end)
+        workers = stack.enter_context(_started(arguments, count, logs, progress))
+        failed = _watch(workers, written, asked_to_end)
     if failed is None:
         return 0
     status = failed.process.returncode
@@ -100,8 +101,10 @@ def free_addresses(count: int) -> list[str]:
 
 
 @contextmanager
-def _started(arguments: list[str], count: int, logs: Path, progress: int) -> Iterator[list[Worker]]:
-    """All workers, ended with the block; the chief writes its progress to a pipe."""
+def _started(
+    arguments: list[str], count: int, logs: Path, progress: Path
+) -> Iterator[list[Worker]]:
+    """All workers, ended with the block; the chief writes its progress to a file."""
     addresses = free_addresses(count)
     workers: list[Worker] = []
     try:
@@ -117,17 +120,15 @@ def _started(arguments: list[str], count: int, logs: Path, progress: int) -> Ite
                     stdout=file,
                     stderr=subprocess.STDOUT,
                     env=environment,
-                    pass_fds=[progress] if index == 0 else [],
                     start_new_session=True,  # only this process receives Ctrl-C
                 )
             workers.append(Worker(f"worker {index}", process, log))
-        os.close(progress)
         yield workers
     finally:
         _end([worker.process for worker in workers])
 
 
-def _watch(workers: list[Worker], progress: int, asked_to_end: Event) -> Worker | None:
+def _watch(workers: list[Worker], progress: BinaryIO, asked_to_end: Event) -> Worker | None:
     """Waits until all have succeeded, or one has failed, which is returned.
 
     Raises:
@@ -148,12 +149,13 @@ def _watch(workers: list[Worker], progress: int, asked_to_end: Event) -> Worker 
                 raise KeyboardInterrupt
 
 
-def _lines(pipe: int) -> list[str]:
-    """The lines written to a pipe since the last call; a line is written at once."""
-    try:
-        return os.read(pipe, 2**16).decode().splitlines()
-    except BlockingIOError:
-        return []
+def _lines(file: BinaryIO) -> list[bytes]:
+    """The whole lines written to a file since the last call."""
+    begin = file.tell()
+    text = file.read()
+    whole = text.rfind(b"\n") + 1
+    file.seek(begin + whole)
+    return text[:whole].splitlines()
 
 
 def _end(processes: list[subprocess.Popen]) -> None:

@@ -4,6 +4,7 @@ import json
 import os
 import sys
 import threading
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -18,8 +19,8 @@ from rich.progress import (
     TimeElapsedColumn,
 )
 
-# The environment variable that tells a launched chief the file descriptor of a pipe: its progress
-# is shown by the process that launched it.
+# The environment variable that tells a launched chief a file for its progress, which is shown by
+# the process that launched it.
 PROGRESS = "FIT_UNFOLDED_PROGRESS"
 SECONDS_PER_LINE = 10.0
 
@@ -30,7 +31,7 @@ def progress_bars(*more: ProgressColumn) -> Progress:
     Each task takes a field `note`, a few words such as the loss.
     """
     if PROGRESS in os.environ:
-        return PipeProgress(int(os.environ[PROGRESS]))
+        return FileProgress(Path(os.environ[PROGRESS]))
     console = Console(stderr=True)
     if not console.is_terminal:
         return LineProgress()
@@ -70,19 +71,20 @@ class LineProgress(Progress):
                 print(_line(running[-1]), file=sys.stderr, flush=True)
 
 
-class PipeProgress(Progress):
-    """Writes each update to a pipe as a line of JSON: `completed`, `total`, `note`."""
+class FileProgress(Progress):
+    """Appends each update to a file as a line of JSON: `completed`, `total`, `note`."""
 
-    def __init__(self, pipe: int) -> None:
+    def __init__(self, file: Path) -> None:
         super().__init__(disable=True)
-        self._pipe = pipe
+        self._file = file
 
     def update(self, task_id: TaskID, **figures: Any) -> None:
         """As `Progress.update`."""
         super().update(task_id, **figures)
         task = self.tasks[task_id]
         shown = {"completed": task.completed, "total": task.total, "note": task.fields["note"]}
-        os.write(self._pipe, (json.dumps(shown) + "\n").encode())
+        with self._file.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(shown) + "\n")
 
 
 def _line(task: Task) -> str:

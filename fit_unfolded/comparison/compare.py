@@ -163,6 +163,13 @@ class Comparison:
         values = sum(check.values for check in self.checks)
         return f"MATCH: 0 ULP apart in all {values:,} values compared."
 
+    def _repr_html_(self) -> str:
+        """The tables of the terminal report and the verdict, in the cell of a notebook."""
+        from fit_unfolded.common.notebook import printed
+        from fit_unfolded.comparison.report import print_checks, print_verdict
+
+        return printed(print_checks, self) + printed(print_verdict, self)
+
     def figures(self) -> dict[str, Any]:
         """The verdict and each check, for the record."""
         return {

@@ -8,14 +8,16 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from fit_unfolded.bench.measure import Measurement
+from fit_unfolded.common.colors import FIT, GUIDE, LOOP
 from fit_unfolded.comparison.compare import Run
 from fit_unfolded.comparison.ulp import log_distance
 
 # The first run wide and light, the second thin and dark on top: where they agree, both are visible,
 # also in gray and with any color vision.
+ERROR_BARS = LOOP, GUIDE  # half of each lies on a bar in a color of STYLES
 STYLES: tuple[dict[str, Any], ...] = (
-    {"color": "#9ecae1", "linewidth": 5.0, "markersize": 12, "linestyle": "-"},
-    {"color": "#252525", "linewidth": 1.4, "markersize": 5, "linestyle": (0, (4, 2))},
+    {"color": FIT, "linewidth": 5.0, "markersize": 12, "linestyle": "-"},
+    {"color": LOOP, "linewidth": 1.4, "markersize": 5, "linestyle": (0, (4, 2))},
 )
 LOGARITHMIC_FROM = 50  # times the smallest loss
 FARTHEST = 2.0**25  # no float32 numbers are farther apart; shown for inf
@@ -74,7 +76,7 @@ def _label_ends(axes: Axes, history: dict[str, list[float]]) -> None:
 
 def _draw_distances(axes: Axes, a: Run, b: Run) -> None:
     epochs, distances = _batch_distances(a, b)
-    axes.plot(epochs, np.minimum(distances, FARTHEST), color="#252525", linewidth=1.2)
+    axes.plot(epochs, np.minimum(distances, FARTHEST), color=LOOP, linewidth=1.2)
     if max(distances, default=0.0) > 0:
         axes.set_yscale("symlog", linthresh=1)
         axes.set_ylim(bottom=0)
@@ -120,7 +122,7 @@ def _draw_throughput(axes: Axes, measurement: Measurement) -> None:
             width=0.6,
             color=STYLES[place]["color"],
             yerr=[[middle - slow], [fast - middle]],
-            error_kw={"ecolor": "#888888", "capsize": 4},
+            error_kw={"ecolor": ERROR_BARS[place], "capsize": 4},
         )
         axes.annotate(
             f"{middle:,.0f}",

@@ -12,7 +12,18 @@ from importlib.resources import files
 from itertools import groupby
 from string import Template
 
+from fit_unfolded.common.keras_source import keras_source
 from fit_unfolded.explain.excerpts import Source, Stop
+from fit_unfolded.explain.kinds import FOLDED, SHORTEST_RUN, Kind
+
+# Where the panes are, by their number; on a narrow screen they stand below each other.
+START = {
+    2: '<span class="wide">Left</span><span class="narrow">Above</span>: the line of Keras that '
+    'makes it in fit. <span class="wide">Right</span><span class="narrow">Below</span>: the line '
+    "of the loop that makes the same call.",
+    3: "The panes show your line, the line of Keras that does the same in fit, and the line of "
+    "this project's loop.",
+}
 
 
 def page(
@@ -21,6 +32,7 @@ def page(
     summary: str,
     chapters: list["Chapter"],
     columns: Sequence[tuple[str, str]],
+    details: str = "",
 ) -> str:
     """The page as text; it asks for nothing outside itself.
 
@@ -29,14 +41,23 @@ def page(
         summary: HTML.
         columns: side, "fit", "loop" or "own", and title of each source, in the order of the
             entries' stops.
+        details: address of docs/details.md as a page, where detail 44 has the anchor `detail-44`;
+            "" names the details without a link.
     """
     entries = [
         entry for chapter in chapters for segment in chapter.segments for entry in segment.entries
     ]
     sources = [
-        Source(side, name, [stop for entry in entries if (stop := entry.stops[at]) is not None])
+        Source(
+            side,
+            name,
+            [stop for entry in entries if (stop := entry.stops[at]) is not None],
+            keras_source() if side == "fit" else "",
+        )
         for at, (side, name) in enumerate(columns)
     ]
+    kinds = list(dict.fromkeys(entry.about for entry in entries))
+    numbers = {kind: f"k{number}" for number, kind in enumerate(kinds)}
     return Template(_file("page.html")).substitute(
         title=escape(title),
         heading=escape(heading),
@@ -44,7 +65,9 @@ def page(
         style=_file("page.css"),
         script=_file("page.js"),
         timeline=_timeline(chapters),
-        events="\n".join(_chapter(chapter, sources) for chapter in chapters),
+        start=START[len(sources)],
+        events="\n".join(_chapter(chapter, sources, numbers) for chapter in chapters),
+        kinds="\n".join(_kind(kind, name, details) for kind, name in numbers.items()),
         sources="\n".join(source.pane() for source in sources),
         columns=f"columns-{len(sources)}",
     )
@@ -60,6 +83,14 @@ class Entry:
     result: str  # what it became; empty for an event
     detail: str
     stops: tuple[Stop | None, ...]  # one for each source; None where it has no such line
+    about: Kind
+    taped: bool = False  # while a tape recorded
+
+    @property
+    def repeated(self) -> tuple:
+        """What entries in a row must share to be folded into one."""
+        lines = [stop and (stop.line.file, stop.line.number) for stop in self.stops]
+        return (self.kind, self.name.rpartition(".")[2], *lines)
 
 
 @dataclass(frozen=True)
@@ -71,6 +102,7 @@ class Segment:
     block: str  # what it belongs to on the timeline
     place: str  # in words
     entries: list[Entry]
+    repeats: str = ""  # what it is equal to, if that came before: "as in batch 0"
 
 
 @dataclass(frozen=True)
@@ -79,6 +111,7 @@ class Chapter:
 
     heading: str
     segments: list[Segment]
+    note: str = ""
 
 
 def _timeline(chapters: list[Chapter]) -> str:
@@ -101,21 +134,60 @@ def _block(block: str, segments: list[Segment]) -> str:
     )
 
 
-def _chapter(chapter: Chapter, sources: list[Source]) -> str:
-    segments = "\n".join(_segment(segment, sources) for segment in chapter.segments)
-    return f'<section class="chapter"><h2>{chapter.heading}</h2>\n{segments}</section>'
+def _chapter(chapter: Chapter, sources: list[Source], kinds: dict[Kind, str]) -> str:
+    segments = "\n".join(_segment(segment, sources, kinds) for segment in chapter.segments)
+    note = f'<p class="note">{escape(chapter.note)}</p>' if chapter.note else ""
+    return f'<section class="chapter"><h2>{chapter.heading}</h2>{note}\n{segments}</section>'
 
 
-def _segment(segment: Segment, sources: list[Source]) -> str:
-    heading = f"<h3>{segment.heading}</h3>" if segment.heading else ""
-    entries = "\n".join(_item(entry, sources) for entry in segment.entries)
+def _segment(segment: Segment, sources: list[Source], kinds: dict[Kind, str]) -> str:
+    heading = escape(segment.heading)
+    if segment.repeats:
+        calls = f"{_plural(len(segment.entries), 'event')}, {segment.repeats}"
+        heading = f"{_button(heading)} <span>· {escape(calls)}</span>"
+    heading = f"<h3>{heading}</h3>" if heading else ""
+    runs = [list(run) for _, run in groupby(segment.entries, key=lambda entry: entry.repeated)]
+    entries = "\n".join(
+        _item(entry, sources, kinds, run, place) for run in runs for place, entry in enumerate(run)
+    )
+    repeats = " repeats" if segment.repeats else ""
     return (
-        f'<section class="segment" data-place="{escape(segment.place)}">{heading}'
+        f'<section class="segment{repeats}" data-place="{escape(segment.place)}">{heading}'
         f"<ol>\n{entries}</ol></section>"
     )
 
 
-def _item(entry: Entry, sources: list[Source]) -> str:
+def _plural(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def _button(label: str) -> str:
+    return f'<button type="button" class="fold" aria-expanded="true">{label}</button>'
+
+
+def _kind(kind: Kind, name: str, details: str) -> str:
+    """The sentence of a kind of event, and its details."""
+    named = []
+    for number, title in kind.details:
+        words = f": {escape(title)}"
+        if details:
+            named.append(f'<a href="{escape(details)}#detail-{number}">Detail {number}{words}</a>')
+        else:
+            named.append(f"docs/details.md, {number}{words}")
+    links = "".join(f' <span class="named">{words}.</span>' for words in named)
+    return f'<p id="{name}">{escape(kind.sentence)}{links}</p>'
+
+
+def _item(
+    entry: Entry, sources: list[Source], kinds: dict[Kind, str], run: list[Entry], place: int
+) -> str:
+    """One entry; `run` are those in a row at the same lines, of which it is number `place`."""
+    folds = len(run) >= SHORTEST_RUN and entry.kind in FOLDED
+    more = _button(f"{len(run) - 1} more at these lines") if folds and place == 0 else ""
+    classes = " ".join(
+        ["entry", *(["in-run"] if folds and place else []), *(["taped"] if entry.taped else [])]
+    )
+    tape = '<span class="unseen">under the tape</span>' if entry.taped else ""
     result = f' <span class="result">→ {_breakable(entry.result)}</span>' if entry.result else ""
     kind = f'<span class="kind {entry.kind}">{entry.kind}</span>' if entry.kind else ""
     detail = f'<span class="detail">{escape(entry.detail)}</span>' if entry.detail else ""
@@ -127,10 +199,11 @@ def _item(entry: Entry, sources: list[Source]) -> str:
         for source, stop in stops
     )
     return (
-        f'<li class="entry" id="{entry.anchor}"><a href="#{entry.anchor}"{lines}>'
+        f'<li class="{classes}" id="{entry.anchor}">'
+        f'<a href="#{entry.anchor}" data-about="{kinds[entry.about]}"{lines}>'
         f'<span class="number">{entry.anchor[1:]}</span>'
         f'<span class="name"><code>{_breakable(entry.name)}</code>{result}</span>'
-        f"{kind}{detail}</a>{paper}</li>"
+        f"{kind}{detail}{tape}</a>{more}{paper}</li>"
     )
 
 

@@ -1,14 +1,23 @@
 """What `compile` makes of its arguments, and which line decides it.
 
-Two kinds of evidence, both from the run itself. Of each loss, metric and optimizer that is made
+Three kinds of evidence, all from the run itself. Of each loss, metric and optimizer that is made
 while `Births` watches, the line that made it is known; of one that was given ready-made, the line
 that looked it up. Numbers, flags and `"auto"` are given as values that note who looks at them.
+`Resolution` watches the return of Keras's function that decides about XLA.
+
+The loop leaves some decisions to Keras: it calls `Model.compile`, which keeps the arguments. Then
+the line shown for the loop is the one that calls Keras or reads the result, and the line of Keras
+that decided is named too.
 """
 
+import ast
+import contextlib
 import functools
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -16,7 +25,7 @@ import keras
 import tensorflow as tf
 
 from fit_unfolded.explain.events import Decision, Line
-from fit_unfolded.explain.lines import Package
+from fit_unfolded.explain.lines import KERAS, Package
 
 KINDS = (keras.losses.Loss, keras.metrics.Metric, keras.optimizers.Optimizer)
 BY_SHAPE = ("accuracy", "acc", "crossentropy", "ce")
@@ -32,10 +41,16 @@ TAKEN_IN = ("Trainer.compile",)
 
 @dataclass(frozen=True)
 class Birth:
-    """Where an object was made or looked up, and the shapes of `y` and `y_pred` there."""
+    """Where an object was made or looked up, and the shapes of `y` and `y_pred` there.
+
+    Attributes:
+        line: the nearest of the package.
+        left: the line of Keras between it and the object; None if there is none.
+    """
 
     line: Line
     shapes: tuple[str, str] | None
+    left: Line | None
 
 
 class Births:
@@ -45,14 +60,16 @@ class Births:
         self._package = package
         self._made: dict[int, tuple[Any, Birth]] = {}  # with the object, so that its id stays its
         self._looked_up: dict[int, tuple[Any, Birth]] = {}
+        self._asked: dict[FrameType, Line] = {}  # frame of Keras -> where it resolved a name
 
     def __enter__(self):
-        self._before = sys.getprofile()
-        sys.setprofile(self._see)
+        self._watching = profiled(self._see)
+        self._watching.__enter__()
         return self
 
     def __exit__(self, *_):
-        sys.setprofile(self._before)
+        self._watching.__exit__(None, None, None)
+        self._asked.clear()
 
     def of(self, thing: Any) -> Birth:
         """Where `thing` was made or, if it was made before, looked up.
@@ -64,16 +81,76 @@ class Births:
         return found[1]
 
     def _see(self, frame: FrameType, event: str, _: Any) -> None:
-        if event != "call" or frame.f_code.co_name not in ("__init__", "get"):
+        name = frame.f_code.co_name
+        if event != "call" or name not in ("__init__", "get", "is_binary_or_sparse_categorical"):
             return
         names = frame.f_code.co_varnames[: frame.f_code.co_argcount]
-        if frame.f_code.co_name == "__init__":
+        if name == "__init__":
             thing, seen = frame.f_locals.get(names[0]) if names else None, self._made
         else:  # keras.losses.get(identifier) and its siblings
             thing, seen = frame.f_locals.get("identifier"), self._looked_up
         if isinstance(thing, KINDS) and id(thing) not in seen:
             line, at = self._package.nearest(frame.f_back)
-            seen[id(thing)] = thing, Birth(line, _shapes(at))
+            left = decided_in_keras(frame.f_back if name == "__init__" else frame)
+            if isinstance(thing, keras.losses.Loss):  # wrapped after the name was resolved
+                with contextlib.suppress(LookupError):
+                    left = self._asked.get(KERAS.nearest(frame.f_back)[1], left)
+            if self._package is KERAS:
+                line, left = left or line, None
+            seen[id(thing)] = thing, Birth(line, _shapes(at), left)
+        elif name != "__init__" and frame.f_back is not None:
+            with contextlib.suppress(LookupError):
+                line, at = KERAS.nearest(frame.f_back)
+                if at is frame.f_back:
+                    self._asked[at] = line
+
+
+@contextlib.contextmanager
+def profiled(see: Callable[[FrameType, str, Any], None]) -> Iterator[None]:
+    """Within this block, `see` gets each call and return of a function of Python."""
+    before = sys.getprofile()
+    sys.setprofile(see)
+    try:
+        yield
+    finally:
+        sys.setprofile(before)
+
+
+class Resolution:
+    """Watches what Keras makes of `jit_compile`, and who reads it.
+
+    Attributes:
+        decided: the line at which Keras's function, or else its property, was left; None if Keras
+            used neither, as for a value that the property has already.
+        read: the line of the package that read the result; None if none did.
+    """
+
+    def __init__(self, package: Package):
+        self._package = package
+        self._lines: dict[str, Line] = {}
+        self.read: Line | None = None
+
+    @property
+    def decided(self) -> Line | None:
+        """See the class."""
+        return self._lines.get("_resolve_auto_jit_compile") or self._lines.get("jit_compile")
+
+    def see(self, frame: FrameType, event: str, _: Any) -> None:
+        """A hook for `profiled`."""
+        name, arguments = frame.f_code.co_name, frame.f_code.co_argcount
+        if name == "_resolve_auto_jit_compile":
+            # the property resolves too, if it is read before compile
+            by_compile = frame.f_back is not None and frame.f_back.f_code.co_name == "compile"
+            if event == "return" and by_compile:
+                self._lines[name] = KERAS.nearest(frame)[0]
+        elif name == "jit_compile" and arguments == 2:
+            if event == "return":
+                self._lines[name] = KERAS.nearest(frame)[0]
+        elif name == "jit_compile" and event == "call" and self.read is None:
+            with contextlib.suppress(LookupError):
+                line, at = self._package.nearest(frame.f_back)
+                if at is frame.f_back:  # Keras reads it too
+                    self.read = line
 
 
 def _shapes(frame: FrameType) -> tuple[str, str] | None:
@@ -102,13 +179,18 @@ class Looks:
 
     def __init__(self, package: Package, arguments: dict[str, Any]):
         self._package = package
-        self._lines: dict[str, list[Line]] = {name: [] for name in arguments}
+        self._lines: dict[str, list[tuple[Line, Line | None]]] = {name: [] for name in arguments}
         self.values = {name: self._watched(name, value) for name, value in arguments.items()}
 
-    def line(self, argument: str) -> Line:
-        """The first line that compared the argument in order to use it."""
+    def line(self, argument: str) -> tuple[Line, Line | None]:
+        """The first line that compared the argument in order to use it.
+
+        Returns:
+            tuple: the package's line, and that of Keras behind it; None if there is none.
+        """
         lines = self._lines[argument]
-        return next((line for line in lines if line.function not in TAKEN_IN), lines[0])
+        line, left = next((found for found in lines if found[0].function not in TAKEN_IN), lines[0])
+        return (line, None) if left is None else (argument_line(line, argument), left)
 
     def _watched(self, name: str, value: Any) -> Any:
         kind = int if isinstance(value, bool) else type(value)
@@ -122,14 +204,37 @@ class Looks:
     def _noted(self, name: str, original: Callable) -> Callable:
         @functools.wraps(original)
         def noted(*args):
-            try:
+            with contextlib.suppress(LookupError):  # not the trainer
                 line, _ = self._package.nearest(sys._getframe(1))
-            except LookupError:  # not the trainer
-                return original(*args)
-            self._lines[name].append(line)
+                left = None if self._package is KERAS else decided_in_keras(sys._getframe(1))
+                self._lines[name].append((line, left))
             return original(*args)
 
         return noted
+
+
+def decided_in_keras(frame: FrameType | None) -> Line | None:
+    """The line of Keras that a decision comes from; None if no frame of Keras is on the stack.
+
+    Of lines that only hand a call on, the outermost: the function of Keras that was called.
+    """
+    lines = KERAS.stack(frame)
+    return lines[0] if lines else KERAS.outermost(frame)
+
+
+def argument_line(line: Line, argument: str) -> Line:
+    """Of a call over several lines, the one that passes `argument`."""
+    for node in ast.walk(_parsed(line.path)):
+        if isinstance(node, ast.Call) and node.lineno == line.number:
+            for keyword in node.keywords:
+                if keyword.arg == argument:
+                    return replace(line, number=keyword.lineno)
+    return line
+
+
+@cache
+def _parsed(path: str) -> ast.Module:
+    return ast.parse(Path(path).read_text(encoding="utf-8"))
 
 
 @dataclass(frozen=True)
@@ -140,6 +245,7 @@ class Half:
     became: str
     because: str
     line: Line
+    left: Line | None = None
 
 
 def halves(
@@ -150,6 +256,7 @@ def halves(
     births: Births,
     model: Any,
     looks: Looks,
+    resolution: Resolution,
 ) -> list[Half]:
     """What one side made of the arguments of `compile`.
 
@@ -158,6 +265,7 @@ def halves(
         optimizer, losses, metrics: what they became.
         births: watched them being made.
         model: compiled with `looks.values`.
+        resolution: watched that.
     """
     inner = getattr(optimizer, "inner_optimizer", optimizer)
     found = [_of_optimizer(given.get("optimizer", "rmsprop"), inner, births)]
@@ -173,7 +281,13 @@ def halves(
     arguments = DEFAULTS | {name: given[name] for name in DEFAULTS if name in given}
     for name, value in arguments.items():
         became, because = _of_flag(name, value, model, optimizer)
-        found.append(Half(_argument(name, value), became, because, looks.line(name)))
+        line, left = looks.line(name)
+        if name == "jit_compile":
+            if left is None:
+                line = resolution.decided or line
+            else:
+                line, left = resolution.read or line, resolution.decided or left
+        found.append(Half(_argument(name, value), became, because, line, left))
     return found
 
 
@@ -186,6 +300,7 @@ def join(fit: list[Half], loop: list[Half]) -> list[Decision]:
             because=a.because,
             fit=a.line,
             loop=b.line,
+            left=b.left,
         )
         for a, b in zip(fit, loop, strict=True)
     ]
@@ -197,7 +312,8 @@ def _of_optimizer(identifier: Any, optimizer: Any, births: Births) -> Half:
         because = "the name of the class, made with its defaults"
     else:
         because = "it is an optimizer already"
-    return Half(_argument("optimizer", identifier), became, because, births.of(optimizer).line)
+    birth = births.of(optimizer)
+    return Half(_argument("optimizer", identifier), became, because, birth.line, birth.left)
 
 
 def _of_loss(identifier: Any, loss: Any, births: Births) -> Half:
@@ -213,7 +329,7 @@ def _of_loss(identifier: Any, loss: Any, births: Births) -> Half:
         because = "the function gives a loss a sample; a Loss adds mask, weights and mean"
         if str(identifier).lower() in BY_SHAPE and birth.shapes:
             because = _by_shape(birth.shapes)
-    return Half(_argument("loss", identifier), became, because, birth.line)
+    return Half(_argument("loss", identifier), became, because, birth.line, birth.left)
 
 
 def _of_metric(name: str, identifier: Any, metric: Any, births: Births) -> Half:
@@ -226,7 +342,8 @@ def _of_metric(name: str, identifier: Any, metric: Any, births: Births) -> Half:
         because = "a function gives a value a sample; the Metric keeps their mean"
     else:
         because = "the name of the class"
-    return Half(_argument(name, identifier), type(metric).__name__, because, birth.line)
+    became = type(metric).__name__
+    return Half(_argument(name, identifier), became, because, birth.line, birth.left)
 
 
 def _of_flag(name: str, value: Any, model: Any, optimizer: Any) -> tuple[str, str]:
@@ -249,6 +366,8 @@ def _of_flag(name: str, value: Any, model: Any, optimizer: Any) -> tuple[str, st
 
 
 def _why_xla(value: Any, model: Any) -> str:
+    if model.run_eagerly:
+        return "run_eagerly comes first: without a graph there is nothing to compile"
     if value != "auto":
         return "it was asked for" if bool(model.jit_compile) == value else "the model objects"
     if all(device.device_type == "CPU" for device in tf.config.list_physical_devices()):

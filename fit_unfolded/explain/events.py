@@ -25,14 +25,15 @@ class Event:
     """One call that a recording object received.
 
     Attributes:
-        source: "callback", "layer", "loss", "metric", "optimizer" or "data".
-        call: `on_epoch_begin`, `dense.call`, `acc.update_state`, `adam.apply`, `batch`.
+        source: "callback", "layer", "loss", "metric", "optimizer", "tape" or "data".
+        call: `on_epoch_begin`, `dense.call`, `acc.update_state`, `tape.gradient`, `batch`.
         detail: the arguments in brief: `x [16, 64], training=True`.
         phase: "train", "validation", or "" outside of both.
         epoch: counted from 0; None outside.
         batch: counted from 0; None outside.
         line: the nearest line of the trainer, see `lines.py`.
         stack: the lines of the package on the stack, the nearest first.
+        taped: whether a `tf.GradientTape` was recording.
     """
 
     source: str
@@ -43,11 +44,15 @@ class Event:
     batch: int | None
     line: Line
     stack: tuple[Line, ...] = ()
+    taped: bool = False
 
     @property
-    def what(self) -> tuple[str, str, str, str, int | None, int | None]:
+    def what(self) -> tuple[str, str, str, str, int | None, int | None, bool]:
         """All but the lines: what must be equal on both sides."""
-        return self.source, self.call, self.detail, self.phase, self.epoch, self.batch
+        return (
+            *(self.source, self.call, self.detail),
+            *(self.phase, self.epoch, self.batch, self.taped),
+        )
 
 
 @dataclass(frozen=True)
@@ -69,7 +74,9 @@ class Decision:
         argument: as it was given: `metrics="acc"`.
         became: `SparseCategoricalAccuracy`.
         because: the reason in words.
-        fit, loop: the line that decided it.
+        fit, loop: the line that decided it; in the loop, if Keras's code decides there too, the
+            line that calls it, or that reads the result.
+        left: the line of Keras that decided for the loop; None if the loop decided itself.
     """
 
     argument: str
@@ -77,6 +84,7 @@ class Decision:
     because: str
     fit: Line
     loop: Line
+    left: Line | None = None
 
 
 @dataclass(frozen=True)
@@ -105,3 +113,10 @@ class Explanation:
     compile: list[Decision]
     events: list[Pair]
     difference: Difference | None = None
+
+    def _repr_html_(self) -> str:
+        """The HTML page, in the cell of a notebook."""
+        from fit_unfolded.common.notebook import framed
+        from fit_unfolded.explain.html import page
+
+        return framed(page(self), f"{self.workload}, unfolded")

@@ -42,14 +42,16 @@ class Source:
     """What one side's pane shows: of each file the lines around the stops.
 
     Args:
-        side: "fit" or "loop".
+        side: "fit", "loop" or "own".
         package: name and version of what is shown.
         stops: all of them, in order.
+        web: where the files are on the web; "" if they are nowhere.
     """
 
-    def __init__(self, side: str, package: str, stops: list[Stop]) -> None:
+    def __init__(self, side: str, package: str, stops: list[Stop], web: str = "") -> None:
         self.side = side
         self.package = package
+        self._web = web
         self._firsts: dict[str, dict[int, Stop]] = {}  # file -> number of the line -> first stop
         for stop in stops:
             self._firsts.setdefault(stop.line.file, {}).setdefault(stop.line.number, stop)
@@ -77,9 +79,19 @@ class Source:
         title = escape(self.package)
         return (
             f'<section class="column source" data-side="{self.side}" aria-label="{title}">'
-            f"<h2>{title}</h2><details hidden><summary></summary>{stacks}</details>\n"
+            f"<h2>{title}</h2>{self._link('', hidden=True)}"
+            f"<details hidden><summary></summary>{stacks}</details>\n"
             f'<div class="scroll" tabindex="0" role="region" aria-label="Source of {title}">'
             f"{excerpts}</div></section>"
+        )
+
+    def _link(self, file: str, hidden: bool = False) -> str:
+        """To a file on the web; the script adds file and line."""
+        if not self._web or not (hidden or file.startswith("keras/")):
+            return ""
+        return (
+            f'<a class="web" href="{escape(self._web + file)}" target="_blank" rel="noopener"'
+            f"{' hidden' if hidden else ''}>on GitHub</a>"
         )
 
     def _calls(self, stack: tuple[Line, ...], place: int) -> str:
@@ -105,7 +117,7 @@ class Source:
         if previous < len(plain):
             rows.append('<li class="gap">⋯</li>')
         return (
-            f'<section data-file="{escape(file)}"><h3>{escape(file)}</h3>'
+            f'<section data-file="{escape(file)}"><h3>{escape(file)} {self._link(file)}</h3>'
             f"<ol>{''.join(rows)}</ol></section>"
         )
 

@@ -9,6 +9,7 @@ such as `train_step`, counts as a part of both packages.
 
 import copy
 import inspect
+import os
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -49,6 +50,8 @@ KERAS_FUNCTIONS_HAND_ON = (
     "deserialize",
     "get",
 )
+# A function that decides, in a file that otherwise hands on: it updates one variable.
+KERAS_UPDATES = "TFOptimizer._distributed_tf_update_step.apply_grad_to_update_var"
 LOOP_HANDS_ON = ("manual_loop/compiled/lookup.py", "manual_loop/compiled/overrides.py")
 
 
@@ -63,7 +66,7 @@ class Package:
 
     def __init__(self, root: Path, inside: str, hands_on: Callable[[str, str], bool]):
         self._parent = root.parent
-        self._inside = f"{self._parent / inside}/"
+        self._inside = f"{self._parent / inside}{os.sep}"
         self._hands_on = hands_on
         self._own: frozenset[CodeType] = frozenset()
 
@@ -77,6 +80,11 @@ class Package:
         """The lines that do more than hand a call on, from `frame` outwards."""
         lines = (line for line, _ in self._frames(frame))
         return tuple(line for line in lines if not self._hands_on(line.file, line.function))
+
+    def outermost(self, frame: FrameType | None) -> Line | None:
+        """The line that is farthest from `frame`; None if there is none."""
+        lines = [line for line, _ in self._frames(frame)]
+        return lines[-1] if lines else None
 
     def nearest(self, frame: FrameType | None) -> tuple[Line, FrameType]:
         """The nearest line that does more than hand a call on, and its frame.
@@ -111,6 +119,8 @@ class Package:
 
 
 def _keras_hands_on(file: str, function: str) -> bool:
+    if function == KERAS_UPDATES:
+        return False
     return file.removeprefix("keras/src/") in KERAS_HANDS_ON or function in KERAS_FUNCTIONS_HAND_ON
 
 

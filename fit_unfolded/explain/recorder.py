@@ -2,9 +2,10 @@
 
 Nothing in Keras is patched. An object that the trainer really uses becomes an instance of a
 subclass of its own class, made for it alone, in which some methods note the call and then do what
-they always do.
+they always do. Only the tape has to be watched in TensorFlow's class: a step makes a new one.
 """
 
+import contextlib
 import functools
 import re
 import types
@@ -34,6 +35,7 @@ class Note:
     batch: int | None
     line: Line
     stack: tuple[Line, ...]
+    taped: bool
 
 
 class Recording:
@@ -55,6 +57,9 @@ class Recording:
         self.phase = ""
         self.epoch: int | None = None
         self.batch: int | None = None
+        self._tapes = 0  # entered and not left
+        self._layers: list[tuple[Any, str]] = []
+        self._weights: dict[int, str] = {}  # id of a tf.Variable -> its layer's name and its own
 
     @property
     def events(self) -> list[Event]:
@@ -68,7 +73,8 @@ class Recording:
         frame = caller()
         line, _ = self._package.nearest(frame)
         stack = self._package.stack(frame)
-        note = Note(source, call, detail, self.phase, self.epoch, self.batch, line, stack)
+        place = self.phase, self.epoch, self.batch
+        note = Note(source, call, detail, *place, line, stack, self._tapes > 0)
         self._notes.append(note)
         return note
 
@@ -81,7 +87,8 @@ class Recording:
 
     def layers(self, layers: Iterable[Any], names: Iterable[str]) -> None:
         """Records `call` of each layer, under a name."""
-        for layer, name in zip(layers, names, strict=True):
+        self._layers = list(zip(layers, names, strict=True))
+        for layer, name in self._layers:
             self._record(layer, "layer", name, call=_layer_call)
 
     def losses(self, losses: Iterable[Any]) -> None:
@@ -109,11 +116,57 @@ class Recording:
             re.sub(r"_\d+$", "", optimizer.name),
             scale_loss=_scale_loss,
             apply=_apply,
+            update_step=self._update,
             finalize_variable_values=_finalize,
         )
         inner = getattr(optimizer, "inner_optimizer", None)
         if inner is not None:
             self.optimizer(inner)
+
+    @contextlib.contextmanager
+    def tapes(self) -> Iterator[None]:
+        """Records, within this block, each `tf.GradientTape` that is entered, left or asked."""
+        cls = tf.GradientTape
+        enter, leave, gradient = cls.__enter__, cls.__exit__, cls.gradient
+
+        @functools.wraps(enter)
+        def entered(tape):
+            entered_tape = enter(tape)
+            if self.note("tape", "tape.enter") is not None:
+                self._tapes += 1
+            return entered_tape
+
+        @functools.wraps(leave)
+        def left(tape, *raised):
+            self._tapes = max(0, self._tapes - 1)
+            self.note("tape", "tape.exit")
+            return leave(tape, *raised)
+
+        @functools.wraps(gradient)
+        def asked(tape, target, *args, **kwargs):
+            note = self.note("tape", "tape.gradient")
+            gradients = gradient(tape, target, *args, **kwargs)
+            if note is not None:
+                note.detail = f"{brief(target)} -> {len(keras.tree.flatten(gradients))} gradients"
+            return gradients
+
+        try:
+            cls.__enter__, cls.__exit__, cls.gradient = entered, left, asked
+            yield
+        finally:
+            cls.__enter__, cls.__exit__, cls.gradient = enter, leave, gradient
+
+    def _update(self, args: tuple, kwargs: dict[str, Any], _: Any) -> str:
+        """Name and shape of the variable that `update_step(gradient, variable, ...)` is given."""
+        variable = args[1] if len(args) > 1 else kwargs["variable"]
+        if id(variable) not in self._weights:
+            # models first, what is in them after: the last name is that of the owner
+            self._weights = {
+                id(weight.value): f"{name}.{weight.name}"
+                for layer, name in self._layers
+                for weight in layer.weights
+            }
+        return " ".join(filter(None, [self._weights.get(id(variable)), brief(variable)]))
 
     def data(self, dataset: tf.data.Dataset) -> tf.data.Dataset:
         """Records each pass over `dataset` and each batch taken."""

@@ -5,13 +5,25 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from itertools import zip_longest
+from pathlib import Path
 from typing import Any
 
 import keras
 import tensorflow as tf
 
+from fit_unfolded import workloads
+from fit_unfolded.common.errors import InputError
 from fit_unfolded.comparison.compare import IMPLEMENTATIONS, TRAINERS
-from fit_unfolded.explain.decisions import DEFAULTS, Births, Half, Looks, halves, join
+from fit_unfolded.explain.decisions import (
+    DEFAULTS,
+    Births,
+    Half,
+    Looks,
+    Resolution,
+    halves,
+    join,
+    profiled,
+)
 from fit_unfolded.explain.events import Difference, Event, Explanation, Pair
 from fit_unfolded.explain.lines import PACKAGES, overrides
 from fit_unfolded.explain.recorder import Recording, all_layers
@@ -22,18 +34,35 @@ from manual_loop.compiled.lookup import to_snake_case
 EPOCHS = 2
 TRAIN_BATCHES = 3
 VALIDATION_BATCHES = 2
+EAGERLY = {"run_eagerly": True, "jit_compile": False}  # Keras warns of XLA without a graph
 
 
-def explain(workload: Workload, data: Data, seed: int = 0) -> Explanation:
+def explain(
+    workload: Workload | Path | str, data: Data | None = None, seed: int = 0
+) -> Explanation:
     """Trains `workload` for two epochs of three batches on each side, and notes what happens.
 
     The batches come from a `tf.data.Dataset`, where each one taken can be seen; from arrays, fit
     takes them in C++, and the loop on the device.
 
     Args:
-        data: what `workload.load` gave; the first rows are learned, the next ones validated on.
+        workload: one of `fit_unfolded.workloads`, its name, or a file with a model of your own.
+        data: what `workload.load` gave, which is the default; the first rows are learned, the next
+            ones validated on.
         seed: set before each model is built and again before it is trained.
+
+    Returns:
+        Explanation: in a notebook it shows itself as the page of `fit_unfolded.explain.html`.
+
+    Raises:
+        InputError: there is no such workload, the file cannot be used, or it has too few rows.
     """
+    if not isinstance(workload, Workload):
+        workload = workloads.get(str(workload))
+    if data is None:
+        data = workload.load(seed)
+    if not is_dataset(data.x) and not batch_size_of(workload, data):
+        raise InputError(f"{workload.name}: data() returns too few rows; use at least 5.")
     batches = few_batches(workload, data)
     own = workload.fit.get("callbacks") or []
     streams = [
@@ -115,7 +144,7 @@ def record(
     """
     keras.utils.set_random_seed(seed)
     trainer = TRAINERS[side](build())
-    trainer.compile(**compile_arguments() | {"run_eagerly": True})
+    trainer.compile(**compile_arguments() | EAGERLY)
     training, validation = batches()
     can_evaluate = has_loss(trainer.model)
     if can_evaluate:
@@ -131,15 +160,16 @@ def record(
     recording.metrics([*own, *(metric for layer in layers[1:] for metric in layer.metrics)])
     recording.optimizer(trainer.optimizer)
     keras.utils.set_random_seed(seed)
-    trainer.fit(
-        recording.data(training),
-        validation_data=recording.data(validation) if can_evaluate else None,
-        epochs=epochs,
-        shuffle=False,
-        class_weight=class_weight,
-        verbose=0,
-        callbacks=[*callbacks(), recording.callback],
-    )
+    with recording.tapes():
+        trainer.fit(
+            recording.data(training),
+            validation_data=recording.data(validation) if can_evaluate else None,
+            epochs=epochs,
+            shuffle=False,
+            class_weight=class_weight,
+            verbose=0,
+            callbacks=[*callbacks(), recording.callback],
+        )
     return recording.events
 
 
@@ -160,15 +190,17 @@ def decide(
     looks = Looks(package, flags)
     model = build()
     trainer = TRAINERS[side](model)
-    trainer.compile(**compile_arguments() | looks.values)
-    if side == "keras_fit":
-        model.make_train_function()
-    else:
-        trainer._function("train")
+    resolution = Resolution(package)
+    with profiled(resolution.see):
+        trainer.compile(**compile_arguments() | looks.values)
+        if side == "keras_fit":
+            model.make_train_function()
+        else:
+            trainer._function("train")
 
     eager = TRAINERS[side](build())
     with Births(package) as births:
-        eager.compile(**given | looks.values | {"run_eagerly": True})
+        eager.compile(**given | looks.values | EAGERLY)
         training, _ = batches()
         if has_loss(eager.model):
             eager.evaluate(training.take(1), verbose=0)
@@ -180,6 +212,7 @@ def decide(
         births,
         model,
         looks,
+        resolution,
     )
 
 

@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from fit_unfolded.explain.events import Decision, Difference, Event, Explanation, Line, Pair
+from fit_unfolded.explain.kinds import FOLDED, LEFT_TO_KERAS, SHORTEST_RUN
 
 WIDE = 110  # columns of a terminal that has room for the functions' names
 WIDEST_LINE = 42
@@ -31,21 +32,24 @@ def print_heading(console: Console, explanation: Explanation) -> None:
 
 def print_decisions(console: Console, decisions: list[Decision]) -> None:
     """What compile made of each argument; why; the lines of both sides."""
-    console.print("\n[bold]What compile does[/bold]", highlight=False)
+    console.print(f"\n[bold]What compile does[/bold]\n{LEFT_TO_KERAS}", highlight=False)
     for decision in decisions:
         text = Text(f"{INDENT}{decision.argument}")
         text.append(" → ", "dim").append(decision.became, "bold")
-        text.append(f"\n{INDENT * 3}{decision.because}")
-        lines = f"fit {place(decision.fit)}, loop {place(decision.loop)}"
-        text.append(f"\n{INDENT * 3}{lines}", "dim")
         console.print(text, overflow="fold", highlight=False)
+        lines = f"fit {place(decision.fit)}, loop {place(decision.loop)}"
+        if decision.left is not None:
+            lines += f", left to {decision.left.function}"
+        for line in (Text(decision.because), Text(lines, "dim")):
+            console.print(Padding(line, (0, 0, 0, len(INDENT * 3))), highlight=False)
 
 
 def print_events(console: Console, explanation: Explanation, full: bool) -> None:
     """The training; batches and epochs that repeat what came before are folded, unless `full`."""
     console.print(
         "\n[bold]What fit does[/bold]\n"
-        "Each call, and the nearest line behind it, in keras/src and in manual_loop.",
+        "Each call, and the nearest line behind it, in keras/src and in manual_loop. Epochs and "
+        "batches count from 0, as callbacks get them; │ marks what a tape records.",
         highlight=False,
     )
     wide = console.width >= WIDE
@@ -115,7 +119,7 @@ def rows(pairs: list[Pair], full: bool) -> Iterator[Pair | str]:
     for epoch, group in groupby(pairs, key=lambda pair: pair.event.epoch):
         in_epoch = list(group)
         if epoch is None:
-            yield from in_epoch
+            yield from _runs(in_epoch, full)
             continue
         shape = [_shape(pair) for pair in in_epoch]
         if shape in shown and not full:
@@ -132,15 +136,31 @@ def _rows_of_epoch(pairs: list[Pair], full: bool) -> Iterator[Pair | str]:
         batch = batches.pop(0)
         phase, number = _batch(batch[0])
         if number is None:
-            yield from batch
+            yield from _runs(batch, full)
             continue
         yield f"{INDENT}{_kind(phase)} {number}"
-        yield from batch
+        yield from _runs(batch, full)
         same = []
         while not full and batches and _repeats(batches[0], batch):
             same.append(str(batches.pop(0)[0].event.batch))
         if same:
             yield f"{INDENT}{_kind(phase)} {', '.join(same)}: {len(batch)} equal events"
+
+
+def _runs(pairs: list[Pair], full: bool) -> Iterator[Pair | str]:
+    """The events; of several in a row that come from the same lines, the first."""
+    for (source, *_), group in groupby(pairs, key=_lines):
+        run = list(group)
+        if full or source not in FOLDED or len(run) < SHORTEST_RUN:
+            yield from run
+        else:
+            yield run[0]
+            yield f"{_indent(run[0].event)}{len(run) - 1} more at these lines"
+
+
+def _lines(pair: Pair) -> tuple:
+    event = pair.event
+    return event.source, event.call.rpartition(".")[2], pair.fit, pair.loop
 
 
 def _kind(phase: str) -> str:
@@ -165,11 +185,15 @@ def _batch(pair: Pair) -> tuple[str, int | None]:
 
 
 def _event(event: Event) -> Text:
-    depth = (event.epoch is not None) + (event.batch is not None)
-    text = Text(f"{INDENT * depth}{event.call}")
+    text = Text(f"{_indent(event)}{event.call}")
     if event.detail:
         text.append(f"  {event.detail}", "dim")
     return text
+
+
+def _indent(event: Event) -> str:
+    depth = (event.epoch is not None) + (event.batch is not None)
+    return INDENT * depth + ("│ " if event.taped else "")
 
 
 def _line(line: Line, wide: bool) -> Text:

@@ -97,6 +97,13 @@ class Gap:
         """The part of the whole, 1 for all of it; None if the whole is only rounding."""
         return part.change / self.whole if abs(self.whole) > self.rounding else None
 
+    def _repr_html_(self) -> str:
+        """The terminal page, in the cell of a notebook."""
+        from fit_unfolded.common.notebook import printed
+        from fit_unfolded.gap.page import print_page
+
+        return printed(print_page, f"Epoch {self.epoch}", self)
+
     def figures(self) -> dict[str, Any]:
         """Everything, for the record."""
         parts = [

@@ -5,12 +5,11 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from fit_unfolded.common.colors import FIT, GUIDE, LOOP, MISTAKE
 from fit_unfolded.gap import page
 from fit_unfolded.gap.decompose import Gap
 
-LOSS = "#252525"
-# Blue is lighter than orange in gray, too.
-LOWER, HIGHER = "#6baed6", "#d95f02"
+LOWER, HIGHER = FIT, MISTAKE  # lighter and darker in gray, too
 WIDTH = 0.62
 
 
@@ -49,13 +48,13 @@ def draw(path: Path, title: str, gap: Gap) -> None:
 def _draw_loss(axes: Axes, place: int, value: float, gap: Gap) -> float:
     """A line and not a bar, since the axis does not begin at 0."""
     ends = [place - WIDTH / 2, place + WIDTH / 2]
-    axes.plot(ends, [value, value], color=LOSS, linewidth=3, solid_capstyle="butt")
+    axes.plot(ends, [value, value], color=LOOP, linewidth=3, solid_capstyle="butt")
     _write(axes, place, value, page.value(gap, value))
     return value
 
 
 def _connect(axes: Axes, place: int, value: float) -> None:
-    axes.plot([place - 1, place], [value, value], color="#888888", linewidth=0.7, zorder=0)
+    axes.plot([place - 1, place], [value, value], color=GUIDE, linewidth=0.7, zorder=0)
 
 
 def _write(axes: Axes, place: int, top: float, text: str) -> None:

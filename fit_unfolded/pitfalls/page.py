@@ -3,7 +3,7 @@
 import difflib
 import re
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import keras
 import numpy as np
@@ -120,20 +120,25 @@ def _print_sum(console: Console, results: list[Result]) -> None:
 
 
 def _print_pieces(console: Console, pitfall: Pitfall) -> None:
-    """As a diff that mends the loop."""
     right = pitfall.edit.find()
     place = f"{right.file}:{right.first}, {right.function}"
     console.print(Text(f"- wrong, + right: {place}", style="bold"))
+    for sign, line in mending_diff(pitfall):
+        _print_line(console, sign, line, {"-": "red", "+": "green"}.get(sign, ""))
+    console.print()
+
+
+def mending_diff(pitfall: Pitfall) -> Iterator[tuple[str, str]]:
+    """The lines of both pieces as a diff that mends the loop: sign (" ", "-" or "+") and line."""
     wrong_lines = textwrap.dedent(pitfall.edit.wrong.strip("\n")).splitlines()
-    right_lines = right.text.splitlines()
+    right_lines = pitfall.edit.find().text.splitlines()
     matcher = difflib.SequenceMatcher(None, wrong_lines, right_lines, autojunk=False)
     for kind, a, b, c, d in matcher.get_opcodes():
         changed = kind != "equal"
         for line in wrong_lines[a:b]:
-            _print_line(console, "-" if changed else " ", line, "red" if changed else "")
+            yield "-" if changed else " ", line
         for line in right_lines[c:d] if changed else ():
-            _print_line(console, "+", line, "green")
-    console.print()
+            yield "+", line
 
 
 def _print_line(console: Console, sign: str, line: str, style: str) -> None:

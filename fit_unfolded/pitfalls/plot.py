@@ -8,14 +8,21 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from fit_unfolded.common import colors
 from fit_unfolded.pitfalls.experiment import FIT, RIGHT, WRONG, Result
 
 # fit wide and light, the right loop thin and dark on top of it, the wrong one in a colour of its
 # own: it also differs in grey, by its dots.
 STYLES: dict[str, dict[str, Any]] = {
-    FIT: {"color": "#9ecae1", "linewidth": 5.0, "linestyle": "-"},
-    RIGHT: {"color": "#252525", "linewidth": 1.4, "linestyle": (0, (4, 2)), "zorder": 4},
-    WRONG: {"color": "#d95f02", "linewidth": 1.6, "linestyle": "-", "marker": "o", "markersize": 4},
+    FIT: {"color": colors.FIT, "linewidth": 5.0, "linestyle": "-"},
+    RIGHT: {"color": colors.LOOP, "linewidth": 1.4, "linestyle": (0, (4, 2)), "zorder": 4},
+    WRONG: {
+        "color": colors.MISTAKE,
+        "linewidth": 1.6,
+        "linestyle": "-",
+        "marker": "o",
+        "markersize": 4,
+    },
 }
 LOGARITHMIC_FROM = 50  # times the smallest loss
 
@@ -68,7 +75,7 @@ def _draw_distance(axes: Axes, result: Result, metric: str) -> None:
         _write(axes, "the wrong loop's loss is not finite")
     axes.set_ylim(bottom=0)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-    axes.set_ylabel("apart from fit", fontsize=9)
+    axes.set_ylabel("difference from fit", fontsize=9)
     axes.set_xlabel("epoch", fontsize=9)
 
 
@@ -83,7 +90,7 @@ def _draw_counts(axes: Axes, result: Result) -> None:
     axes.bar_label(bars, fontsize=8, padding=2)
     axes.set_xticks(range(len(names)), [name.replace(" ", "\n") for name in names])
     axes.yaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-    axes.set_title(result.pitfall.counted or "", fontsize=8, wrap=True)
+    axes.set_ylabel(result.pitfall.counted or "", fontsize=9)
 
 
 def _draw_alive(axes: Axes, result: Result) -> None:
@@ -92,4 +99,4 @@ def _draw_alive(axes: Axes, result: Result) -> None:
     axes.set_ylim(bottom=0)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.set_xlabel("epoch", fontsize=9)
-    axes.set_title("tensors alive", fontsize=8)
+    axes.set_ylabel("tensors alive", fontsize=9)

@@ -91,18 +91,34 @@ class EpochIterator:
         self._adapter.on_epoch_end()
 
     def __iter__(self):
+        return self.calls(lambda *_: self._steps_per_execution)
+
+    def calls(self, choose_steps):
+        """One epoch, with as many batches in each call as a function chooses.
+
+        Not in the first call: after one step the progress bar is drawn, and the epoch ends if a
+        callback has set `stop_training` before it.
+
+        Args:
+            choose_steps: `(iterator, left) -> int`: how many, of those left in the epoch.
+        """
         self._adapter.on_epoch_begin()
         size = self._steps_per_execution
         if self.num_batches:
             if self._iterator is None or self._steps_per_epoch is None:
                 self._renew_iterator()
-            for step in range(0, self.num_batches, size):
+            step = 0
+            starts = range(0, self.num_batches, size)  # of calls, as in fit: none if size < 0
+            while starts and step < self.num_batches:
                 if self._num_batches and self._steps_seen >= self._num_batches:
                     if self._steps_per_epoch:
                         _warn_out_of_data(stacklevel=3)
                     break
+                if step:
+                    size = choose_steps(self._iterator, self.num_batches - step)
                 self._steps_seen += size
                 yield step, step + size - 1, self._iterator
+                step += size
             if self._num_batches and self._steps_seen >= self._num_batches:
                 self._renew_iterator()
         else:

@@ -141,8 +141,8 @@ class Enqueuer:
             else:
                 self._indices = iter(epoch_order(data.num_batches, self._shuffle))
             if data.use_multiprocessing:
-                fork = multiprocessing.get_context("fork")  # it inherits the data: no pickling
-                workers = data.workers, fork, _share, (data,)
+                context = multiprocessing.get_context()  # on Linux a fork: it inherits the data
+                workers = data.workers, context, _share, (data,)
                 pool = concurrent.futures.ProcessPoolExecutor(*workers)
                 self._fetch = lambda index: pool.submit(_fetch_shared, index)
             else:

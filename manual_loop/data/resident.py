@@ -123,11 +123,14 @@ class ArrayIterator:
     Attributes:
         dataset: as given.
         position: the number of the next batch.
+        chosen_steps: how many steps the next call runs, if the loop has chosen; None for the number
+            that its function was traced with.
     """
 
     def __init__(self, dataset):
         self.dataset = dataset
         self.position = 0
+        self.chosen_steps = None
 
     @functools.cached_property
     def indices(self):

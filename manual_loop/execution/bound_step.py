@@ -14,6 +14,7 @@ from manual_loop.data.resident import gather
 from manual_loop.execution.dispatch import Dispatcher, is_small
 from manual_loop.execution.graph import draws, empty, graph
 from manual_loop.execution.multi_step import array_block, gains_from_a_block
+from manual_loop.execution.steps_tuner import StepsTuner, can_be_joined
 
 
 class BoundSteps(dict):
@@ -53,6 +54,8 @@ class BoundSteps(dict):
         steps = self._steps_of.setdefault(one, self._steps_per_execution())
         if draws(one.graph):
             return UnboundStep(one, steps)
+        if steps == 1 and not self._jit_compile and can_be_joined(one):
+            return JoinedSteps(one, dataset, self._step)
         in_graph = steps > 1 and gains_from_a_block(dataset.specs, one.graph, self._jit_compile)
         block = array_block(self._step, steps, self._jit_compile) if in_graph else None
         return BoundStep(one, dataset, steps, block and graph(block, self._jit_compile))
@@ -69,6 +72,10 @@ class UnboundStep:
     def __init__(self, one, steps):
         self._one = one
         self._steps = steps
+
+    def choose_steps(self, iterator, left):
+        """See `BoundStep`."""
+        return self._steps
 
     def __call__(self, iterator):
         """See `BoundStep`."""
@@ -110,6 +117,10 @@ class BoundStep:
         self._iterator: Any = None
         self._values: list[Any] = [None] * len(self._variables)
 
+    def choose_steps(self, iterator, left):
+        """How many of the batches left in an epoch the next call takes."""
+        return self._steps
+
     def __call__(self, iterator):
         """Run the next steps of an `ArrayIterator`; returns the logs of the last one.
 
@@ -118,12 +129,16 @@ class BoundStep:
         """
         self.bind(iterator)
         numbers = iterator.advance(self._steps)
-        full_batches = iterator.dataset.full_batches
-        if self._block is not None and full_batches:
+        if self._block is not None and iterator.dataset.full_batches:
             return self._run_block()
         for number in numbers:
-            logs = self._run_full() if number < full_batches else self._run_partial()
+            logs = self._run(number)
         return logs
+
+    def _run(self, number):
+        """Run the step on one batch, whose number is bound."""
+        is_full = number < self._iterator.dataset.full_batches
+        return self._run_full() if is_full else self._run_partial()
 
     @functools.cached_property
     def _run_full(self):
@@ -174,3 +189,40 @@ class BoundStep:
                 variable.assign(empty(variable))
         self._iterator = None
         self._values = [None] * len(self._variables)
+
+
+class JoinedSteps(BoundStep):
+    """Single steps, of which a call runs several where nobody can tell: see `steps_tuner.py`.
+
+    Args:
+        one, dataset: see `BoundStep`.
+        step: `data -> logs`, a `tf.function`.
+    """
+
+    def __init__(self, one, dataset, step):
+        self._joined = tf.Variable(0, dtype=tf.int64, trainable=False)  # steps of a block
+        super().__init__(one, dataset, self._joined, graph(array_block(step, self._joined, False)))
+        self._tuner = StepsTuner()
+        self._last_joined = 0
+
+    def choose_steps(self, iterator, left):
+        """See `BoundStep`. The next call for this iterator follows it."""
+        left = min(left, iterator.dataset.num_batches - iterator.position)
+        joined = self._tuner.steps(left) if iterator.dataset.full_batches else 1
+        iterator.chosen_steps = joined
+        return joined
+
+    def __call__(self, iterator):
+        """See `BoundStep`: one step, or as many as were chosen."""
+        self.bind(iterator)
+        steps, iterator.chosen_steps = iterator.chosen_steps, None
+        numbers = iterator.advance(steps or 1)
+        if steps is None:
+            return self._run(numbers[0])
+        with self._tuner.timed(steps):
+            if steps == 1:
+                return self._run(numbers[0])
+            if steps != self._last_joined:
+                self._joined.assign(steps)
+                self._last_joined = steps
+            return self._run_block()

@@ -70,10 +70,15 @@ def is_small(traced, batch_size):
     if on_gpu():
         return False
     nodes = list(nodes_of(traced.graph.as_graph_def(add_shapes=True)))
-    if any(OUTSIDE.match(node.op) for node in nodes):
+    if acts_outside(nodes):
         return False
     shapes = (shape for node in nodes for shape in node.attr["_output_shapes"].list.shape)
     return all(_elements(shape, batch_size) <= SMALL for shape in shapes)
+
+
+def acts_outside(nodes):
+    """Whether one of the nodes of a graph acts outside it: in Python, on the screen, on files."""
+    return any(OUTSIDE.match(node.op) for node in nodes)
 
 
 def _elements(shape, batch_size):

@@ -72,6 +72,17 @@ class StepFunction:
             raise StopIteration
         return logs
 
+    def choose_steps(self, iterator, left):
+        """How many of the steps left in an epoch the next call runs, where nobody can tell.
+
+        Args:
+            iterator: that the call will be given.
+            left: how many.
+        """
+        if isinstance(iterator, ArrayIterator) and not self._run_eagerly:
+            return self._on_arrays.of(iterator.dataset).choose_steps(iterator, left)
+        return self._steps()
+
     def run_on_batch(self, data):
         """The logs of one step, on arrays or tensors that come from no iterator."""
         return self._step(data) if self._run_eagerly else self._traced(data)

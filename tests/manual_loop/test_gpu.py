@@ -267,7 +267,7 @@ def small(monkeypatch):
 def test_gpu_check_on_a_cpu(run, small, tmp_path):
     status, page, error = run("gpu-check", "--device", "cpu", "--out", tmp_path / "it.md")
     assert (status, error) == (0, "")
-    assert page == f"Written: {tmp_path}/it.md\n"
+    assert page == f"Written: {tmp_path / 'it.md'}\n"
     assert os.listdir(tmp_path) == ["it.md"]
     text = (tmp_path / "it.md").read_text()
     assert text.startswith("# Parity and throughput on CPU\n")

@@ -31,7 +31,6 @@ ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "check.md"
 RESULTS = ROOT / "results" / "corpus.json"
 PITFALLS = {path.stem for path in ROOT.glob("fit_unfolded/pitfalls/catalogue/*.py")}
-FORK = multiprocessing.get_context("fork")
 NO_DIFFERENCE = ("equal", "rounding")
 
 
@@ -78,7 +77,8 @@ def in_child(function, limit, *args):
     Args:
         limit: seconds.
     """
-    receiver, sender = FORK.Pipe(duplex=False)
+    fork = multiprocessing.get_context("fork")
+    receiver, sender = fork.Pipe(duplex=False)
 
     def work():
         nowhere = os.open(os.devnull, os.O_WRONLY)
@@ -89,7 +89,7 @@ def in_child(function, limit, *args):
         except BaseException as error:
             sender.send(Answer("failed", error=f"{type(error).__name__}: {error}"))
 
-    process = FORK.Process(target=work)
+    process = fork.Process(target=work)
     process.start()
     sender.close()
     try:

@@ -445,6 +445,10 @@ def fit_with_sparse_data():
     return is_finite(fit_alone(2, plain, compile_with(), data, batch_size=8))
 
 
+# What Linux alone can do, and what takes an import of TensorFlow for each group.
+START = "fork" if sys.platform == "linux" else "spawn"
+
+
 def run(name):
     try:
         return globals()[name]()
@@ -467,7 +471,7 @@ def main(file, *groups):
     gc.freeze()  # collections in the forked processes need not look at TensorFlow itself
     results = {}
     for group in groups:
-        process = multiprocessing.get_context("fork").Process(
+        process = multiprocessing.get_context(START).Process(
             target=run_all, args=(Path(f"{file}.part"), group.split(","))
         )
         process.start()

@@ -2,7 +2,6 @@
 
 import contextlib
 import copy
-import fcntl
 import json
 import os
 import signal
@@ -13,6 +12,7 @@ import keras
 import numpy as np
 import pytest
 from matplotlib import image
+from platforms import needs_peak_memory, needs_signals
 
 import keras_fit
 import manual_loop
@@ -186,6 +186,7 @@ def test_the_language_model_predicts_the_next_token():
     assert np.array_equal(x[:, 1:], y[:, :-1])
 
 
+@needs_peak_memory
 def test_a_fresh_process_reports_memory_and_traces():
     found = suite.run(Task("", ("memory", "lesson", "block", "loop")).command(), os.environ)
     assert 0 < found["idle_bytes"] <= found["peak_bytes"]
@@ -347,8 +348,11 @@ def test_no_page_is_stale():
         assert (directory / "report.md").read_text() == report.text(found)
 
 
+@needs_signals
 def test_an_interrupted_suite_ends_with_all_its_processes(tmp_path, monkeypatch):
     """The grandchild holds a lock on a file, which is free once it has ended."""
+    import fcntl
+
     monkeypatch.chdir(tmp_path)
     lock = tmp_path / "lock"
     holds = "import fcntl, time\nf = open('lock', 'w')\nfcntl.flock(f, fcntl.LOCK_EX)\n"

@@ -361,3 +361,11 @@ def test_the_page_has_the_lines_of_all_three(write, tmp_path):
     assert re.search(r'data-own="own-0-(\d+)"', first).group(1) == str(report.stage.line)
     assert "for loss in self.losses" in re.sub("<[^>]+>", "", text)
     assert "different: the loop departs from fit in the stage loss" in text
+    steps = text[text.index("<h2>Epoch 1</h2>") :]
+    assert 'aria-expanded="true">step 2</button> <span>· 5 events, as in step 1</span>' in steps
+
+    cell = report._repr_html_()
+    assert cell.startswith("<pre")
+    assert "Cause: " in cell
+    assert cell.endswith("</iframe></details>")
+    assert "color: #" not in cell[: cell.index("<details>")]  # legible on any background

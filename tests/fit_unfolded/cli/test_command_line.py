@@ -11,6 +11,7 @@ from importlib.metadata import version
 import keras
 import pytest
 import tensorflow as tf
+from platforms import interruptible, needs_signals
 from typer.main import get_command
 
 from fit_unfolded import cli, workloads
@@ -223,7 +224,6 @@ def test_explain_as_a_program_has_no_lines_of_tensorflow(program, tmp_path):
 
 def interrupted(command, until, tmp_path, **environment):
     """Starts a command, sends it SIGINT once it has written `until`; the seconds to its end."""
-    # A shell's background job would be started with SIGINT ignored.
     process = subprocess.Popen(
         list(map(str, command)),
         cwd=tmp_path,
@@ -231,7 +231,7 @@ def interrupted(command, until, tmp_path, **environment):
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+        preexec_fn=interruptible,
     )
     try:
         seen = ""
@@ -253,12 +253,14 @@ def interrupted(command, until, tmp_path, **environment):
     return seconds
 
 
+@needs_signals
 def test_control_c_amid_training(tmp_path):
     program = [sys.executable, "-m", "fit_unfolded", "compare", "lesson", "--epochs", "100000"]
     assert interrupted(program, "loss", tmp_path, FORCE_COLOR="1") < 2
     assert not list(tmp_path.iterdir())
 
 
+@needs_signals
 def test_control_c_amid_a_loop_that_never_returns(tmp_path):
     file = tmp_path / "endless.py"
     file.write_text(
@@ -274,6 +276,7 @@ def test_control_c_amid_a_loop_that_never_returns(tmp_path):
     assert list(tmp_path.iterdir()) == [file]
 
 
+@needs_signals
 def test_control_c_amid_the_import_of_tensorflow(tmp_path):
     modules = tmp_path / "modules"
     modules.mkdir()
@@ -286,6 +289,7 @@ def test_control_c_amid_the_import_of_tensorflow(tmp_path):
     assert list(tmp_path.iterdir()) == [modules]
 
 
+@needs_signals
 def test_control_c_amid_a_call_that_does_not_return(tmp_path):
     """As TensorFlow does, it lets other threads run and looks at no signal."""
     script = tmp_path / "script.py"

@@ -104,6 +104,7 @@ def test_a_file_that_cannot_be_used(run, write, tmp_path, monkeypatch, arguments
 
 def test_a_file_is_refused_before_tensorflow_is_imported(run, tmp_path, monkeypatch):
     monkeypatch.setattr("fit_unfolded.cli.job.import_tensorflow", pytest.fail)
+    missing = tmp_path / "none.py"
     for command in ("compare", "train", "explain", "bench"):
-        status, _, error = run(command, tmp_path / "none.py")
-        assert (status, error) == (2, f"error: WORKLOAD: there is no file {tmp_path}/none.py.\n")
+        status, _, error = run(command, missing)
+        assert (status, error) == (2, f"error: WORKLOAD: there is no file {missing}.\n")

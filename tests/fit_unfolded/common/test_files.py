@@ -1,8 +1,7 @@
 """Output directories: created late, checked early, removed if nothing was written."""
 
-import os
-
 import pytest
+from platforms import needs_permissions
 
 from fit_unfolded.common.errors import InputError
 from fit_unfolded.common.files import check_directory, check_file, created, replacing
@@ -27,7 +26,7 @@ def test_a_missing_parent_is_named(tmp_path, check):
         check(tmp_path / "none" / "out", "--output")
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+@needs_permissions
 def test_a_directory_that_cannot_be_written(tmp_path):
     tmp_path.chmod(0o555)
     with pytest.raises(InputError, match=r"--output: cannot write to .* \(Permission denied\)"):
@@ -53,7 +52,7 @@ def test_others_stay(tmp_path):
         pass
     with created(tmp_path / "a" / "b") as directory, replacing(directory / "file") as partial:
         partial.write_text("text")
-    found = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*"))
+    found = sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*"))
     assert found == ["a", "a/b", "a/b/file", "old"]
 
 

@@ -1,7 +1,6 @@
-"""Progress: a line now and then where standard error is no terminal, and figures to a pipe."""
+"""Progress: a line now and then where standard error is no terminal, and figures to a file."""
 
 import json
-import os
 import time
 
 from fit_unfolded.common import progress_bars as module
@@ -35,14 +34,12 @@ def test_a_task_without_a_total(monkeypatch, capsys):
     assert capsys.readouterr().err.startswith("explain: digits, 0 s\n")
 
 
-def test_a_launched_chief_writes_to_its_pipe(monkeypatch, capsys):
-    read, write = os.pipe()
-    monkeypatch.setenv(PROGRESS, str(write))
+def test_a_launched_chief_writes_to_its_file(monkeypatch, capsys, tmp_path):
+    file = tmp_path / "progress"
+    monkeypatch.setenv(PROGRESS, str(file))
     with progress_bars() as bars:
         task = bars.add_task("manual_loop", total=2, note="")
         bars.update(task, advance=1, note="loss 0.5")
-    os.close(write)
-    with open(read) as pipe:
-        (line,) = pipe
+    (line,) = file.read_text().splitlines()
     assert json.loads(line) == {"completed": 1, "total": 2, "note": "loss 0.5"}
     assert capsys.readouterr() == ("", "")

@@ -95,6 +95,11 @@ def test_another_seed_is_caught(fit_run):
     assert "first in batch logs, epoch 0, on_train_batch_end(0), logs[" in comparison.verdict
     assert " in keras_fit, " in comparison.verdict
     assert "ULP apart" in comparison.verdict
+    cell = comparison._repr_html_()  # in a notebook
+    assert all(check.name in cell for check in comparison.checks)
+    assert cell.rstrip().endswith("</pre>")
+    assert "MISMATCH: first in batch logs" in cell
+    assert "color" not in cell
 
 
 def test_a_callback_called_once_more_is_caught(fit_run, monkeypatch):

@@ -1,5 +1,6 @@
 """`explain`: both sides make the same calls, and each is traced to the line that it comes from."""
 
+import dataclasses
 import io
 import re
 from pathlib import Path
@@ -13,10 +14,11 @@ from parity import TRAINERS, new_session
 from rich.console import Console
 
 from fit_unfolded import cli, workloads
-from fit_unfolded.explain import explain, graph, terminal
+from fit_unfolded.explain import explain, graph, kinds, terminal
 from fit_unfolded.explain.decisions import join
 from fit_unfolded.explain.run import decide, pair, record
 
+DETAILS = Path(__file__).parents[3] / "docs" / "details.md"
 VAE = Path(__file__).parents[3] / "examples" / "vae.py"
 WORKLOADS = ["lesson", "lesson-onehot", "digits", "digits-mlp", "segmentation"]
 WEIGHTS = np.linspace(0.5, 2, len(X)).astype("float32")
@@ -58,7 +60,7 @@ def test_each_workload_makes_the_same_calls_on_both_sides(explained, name):
     assert calls.count("on_train_batch_end") == 2 * 3
     assert calls.count("on_test_batch_end") == 2 * 2
     sources = {found.event.source for found in found.events}
-    assert sources == {"callback", "layer", "loss", "metric", "optimizer", "data"}
+    assert sources == {"callback", "layer", "loss", "metric", "optimizer", "data", "tape"}
 
 
 def test_mnist_makes_the_same_calls_on_both_sides(tmp_path):
@@ -188,7 +190,17 @@ LINES = {
         "loss = self.optimizer.scale_loss(loss)",
         "scaled_loss = optimizer.scale_loss(loss)",
     ),
+    "tape.enter": ("with tf.GradientTape() as tape:", "with tf.GradientTape() as tape:"),
+    "tape.exit": ("with tf.GradientTape() as tape:", "with tf.GradientTape() as tape:"),
+    "tape.gradient": (
+        "gradients = tape.gradient(loss, trainable_weights)",
+        "gradients = tape.gradient(scaled_loss, weights)",
+    ),
     "adam.apply": ("self.optimizer.apply_gradients(zip(", "optimizer.apply_gradients(zip("),
+    "adam.update_step": (
+        "return self.update_step(grad, var, learning_rate)",
+        "optimizer.apply_gradients(zip(",
+    ),
     "adam.finalize_variable_values": (
         "self.optimizer.finalize_variable_values(self.trainable_weights)",
         "model.optimizer.finalize_variable_values(model.trainable_weights)",
@@ -206,6 +218,39 @@ def test_each_event_points_at_the_line_that_makes_the_call(explained, call, text
     assert (found.fit, found.loop) == (found.fit_stack[0], found.loop_stack[0])
     assert found.fit_stack[-1].function.startswith("TensorFlowTrainer.")
     assert found.loop_stack[-1].function.startswith("Trainer.")
+
+
+def test_the_tape_records_the_forward_pass_and_not_the_update(explained):
+    for name in WORKLOADS:
+        events = [found.event for found in explained(name).events]
+        batch = [e for e in events if (e.epoch, e.phase, e.batch) == (0, "train", 0)]
+        calls = [e.call for e in batch]
+        enter, leave, ask = (calls.index(f"tape.{what}") for what in ("enter", "exit", "gradient"))
+        assert enter < leave < ask
+        assert [e.taped for e in batch] == [enter < at < leave for at in range(len(batch))]
+        taped = {e.source for e in batch if e.taped}
+        assert taped == {"layer", "loss", "metric", "optimizer"}  # the last one scales the loss
+        updated = [e.detail for e in batch if e.call.endswith(".update_step")]
+        assert updated == list(dict.fromkeys(updated))  # each weight once
+        assert batch[ask].detail.endswith(f"-> {len(updated)} gradients")
+        assert calls.index(f"{calls[ask + 1].partition('.')[0]}.update_step") > ask
+        assert not any(e.taped or e.source == "tape" for e in events if e.phase == "validation")
+    lesson = [e.detail for e in (f.event for f in explained("lesson").events)]
+    assert {"dense.kernel [128, 64]", "dense_1.bias [3]"} <= set(lesson)
+
+
+def test_a_forward_pass_outside_the_tape_is_a_difference(explained):
+    fit = [found.event for found in explained("lesson").events]
+    first = next(at for at, event in enumerate(fit) if event.taped)
+    loop = [*fit[:first], dataclasses.replace(fit[first], taped=False), *fit[first + 1 :]]
+    _, difference = pair(fit, loop)
+    assert difference.number == first + 1
+
+
+def test_the_tape_is_tensorflows_own_again_afterwards(explained):
+    explained("lesson")
+    methods = (tf.GradientTape.__enter__, tf.GradientTape.__exit__, tf.GradientTape.gradient)
+    assert not any(hasattr(method, "__wrapped__") for method in methods)
 
 
 OWN_LINES = {
@@ -304,8 +349,71 @@ def test_the_line_that_decides_and_why(explained):
     accuracy = decisions['metrics="acc"']
     assert accuracy.because == ("the labels have shape [batch, 1] and the predictions [batch, 3]")
     assert source(accuracy.fit) == "metric_obj = metrics_module.SparseCategoricalAccuracy("
+    loss = decisions['loss="sparse_categorical_crossentropy"']
+    assert source(loss.fit) == "loss_obj = losses_module.get(identifier)"
+    xla = decisions['jit_compile="auto"']
+    assert xla.fit.function == "Trainer._resolve_auto_jit_compile"
+    assert source(xla.fit).startswith("return ")
+    assert source(xla.loop) == "jit_compile=model.jit_compile,"
+    assert source(decisions["auto_scale_loss=True"].loop) == "auto_scale_loss=auto_scale_loss,"
     assert source(decisions["run_eagerly=False"].fit) == "if not self.run_eagerly:"
     assert source(decisions["steps_per_execution=1"].loop).endswith("self._steps() - 1):")
+
+
+def test_the_line_of_xla_where_keras_resolves_nothing():
+    arguments = compile_with(optimizer="sgd", run_eagerly=True)
+    fit, loop = (decide(side, plain, arguments, CLASSES) for side in TRAINERS)
+    xla = next(d for d in join(fit, loop) if d.argument.startswith("jit_compile="))
+    assert (xla.became, xla.fit.function) == ("no XLA", "Trainer.compile")
+    assert source(xla.fit) == 'if jit_compile == "auto":'
+    assert xla.left == xla.fit
+    assert xla.because == "run_eagerly comes first: without a graph there is nothing to compile"
+
+
+LEFT = {
+    'optimizer="adam"': "get",  # keras.optimizers.get
+    'loss="sparse_categorical_crossentropy"': "get_loss",
+    'metrics="acc"': "get_metric",
+    'jit_compile="auto"': "Trainer._resolve_auto_jit_compile",
+    "auto_scale_loss=True": "Trainer.compile",
+}
+
+
+def test_what_the_loop_leaves_to_keras_is_said(explained):
+    found = explained("lesson")
+    left = {d.argument: d.left.function for d in found.compile if d.left is not None}
+    assert left == LEFT
+    printed = page(terminal.print_decisions, found.compile)
+    assert printed.count(", left to ") == len(LEFT)
+    assert "not the objects themselves: optimizers" in printed
+
+
+def test_each_kind_of_event_names_details_as_they_are_titled():
+    text = DETAILS.read_text(encoding="utf-8")
+    titles = dict(re.findall(r"^(\d+)\. \*\*(.+?)\.\*\*", text, re.MULTILINE | re.DOTALL))
+    named = [d for kind in (kinds.EVENTS | kinds.ARGUMENTS).values() for d in kind.details]
+    for number, title in named:
+        assert title == " ".join(titles[str(number)].replace("`", "").split())
+
+
+def test_each_event_has_a_sentence_of_its_own_kind(explained):
+    for name in WORKLOADS:
+        found = explained(name)
+        for event in (found.event for found in found.events):
+            kind = kinds.of_event(event.source, event.call)
+            assert kind in kinds.EVENTS.values()
+        assert all(kinds.of_argument(decision.argument).details for decision in found.compile)
+    with pytest.raises(KeyError):
+        kinds.of_event("tape", "tape.watch")
+
+
+def test_a_name_is_enough():
+    found = explain("lesson")
+    assert found.workload == "lesson"
+    assert found.difference is None
+    shown = found._repr_html_()
+    assert shown.startswith('<iframe srcdoc="&lt;!doctype html&gt;')
+    assert shown.count('"') == 2 * 3  # what the page holds is escaped
 
 
 def test_decisions_of_objects_functions_and_half_precision():
@@ -315,11 +423,16 @@ def test_decisions_of_objects_functions_and_half_precision():
             "loss": "crossentropy",
             "metrics": [keras.metrics.MeanSquaredError(), "mae", keras.losses.mean_absolute_error],
             "weighted_metrics": ["AUC"],
+            "jit_compile": True,
         }
 
     with policy("mixed_float16"):
         halves = [decide(side, plain, arguments, arrays(X, ONE_HOT)) for side in TRAINERS]
-    became = {decision.argument: decision.became for decision in join(*halves)}
+    made = join(*halves)
+    became = {decision.argument: decision.became for decision in made}
+    lines = {decision.argument: source(decision.fit) for decision in made}
+    assert lines["jit_compile=True"] == "self._jit_compile = value"
+    assert lines['loss="crossentropy"'].startswith("is_binary, is_sparse_categorical = is_binary")
     assert became == became | {
         "optimizer=SGD(...)": "SGD",
         'loss="crossentropy"': "a Loss around categorical_crossentropy",
@@ -334,11 +447,15 @@ def test_decisions_of_objects_functions_and_half_precision():
 def test_the_page_folds_what_repeats_and_unfolds_it_in_full(explained):
     found = explained("lesson")
     folded = page(terminal.print_events, found, False)
-    assert "batch 1, 2: 13 equal events" in folded
+    assert "batch 1, 2: 20 equal events" in folded
     assert "validation batch 1: 11 equal events" in folded
-    assert "epoch 1: 77 equal events" in folded
+    assert "epoch 1: 98 equal events" in folded
+    assert folded.count("│ 2 more at these lines") == 1  # dense.call, dense_1.call
+    assert folded.count("    3 more at these lines") == 1  # the other variables
+    assert folded.count("dense_1.call") == 0
     full = page(terminal.print_events, found, True)
     assert "equal events" not in full
+    assert "more at these lines" not in full
     assert full.count("on_train_batch_end") == 6
 
 
@@ -346,7 +463,7 @@ def test_a_batch_that_differs_is_not_folded(explained):
     found = explained("lesson")
     events = [p for p in found.events if (p.event.batch, p.event.call) != (2, "adam.apply")]
     rows = [row for row in terminal.rows(events, full=False) if isinstance(row, str)]
-    assert "  batch 1: 13 equal events" in rows
+    assert "  batch 1: 20 equal events" in rows
     assert "  batch 2" in rows
 
 
@@ -416,7 +533,7 @@ def test_the_command_prints_one_page_and_writes_another(run, tmp_path):
     assert (status, errors) == (0, "")
     assert printed.startswith("lesson: The lesson's example")
     assert 'metrics="acc" → SparseCategoricalAccuracy' in printed
-    assert "EQUAL: both implementations make the same 157 calls" in printed
+    assert "EQUAL: both implementations make the same 199 calls" in printed
     assert max(map(len, printed.splitlines())) <= 80
     assert "<html" in (tmp_path / "page.html").read_text()
 
@@ -434,6 +551,7 @@ def test_the_command_fails_where_the_sides_differ(run, monkeypatch):
     [
         (["leson"], "WORKLOAD: there is no 'leson'; did you mean lesson"),
         (["lesson", "--html", "."], "--html: . is a directory"),
+        (["lesson", "--details", "."], "--details: needs --html FILE"),
     ],
 )
 def test_unusable_input(run, arguments, message):

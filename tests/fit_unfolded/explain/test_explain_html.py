@@ -1,24 +1,25 @@
 """The HTML page of `explain`: what it holds, and how it behaves in a real browser."""
 
+import base64
 import json
-import os
 import re
-import shutil
 from dataclasses import replace
 from html.parser import HTMLParser
 
+import keras
 import pytest
-from selenium import webdriver
+from chromium import started
 from selenium.webdriver import ActionChains, Keys
-from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 
 from fit_unfolded import workloads
+from fit_unfolded.common import keras_source
 from fit_unfolded.common.errors import InputError
 from fit_unfolded.explain import columns, excerpts, explain, html
 from fit_unfolded.explain.events import Decision, Difference, Event, Explanation, Line, Pair
 
 VOID = {"meta", "link", "input", "wbr"}
+KERAS_SOURCE = f"https://github.com/keras-team/keras/blob/v{keras.__version__}/"
 PHONE, DESKTOP = (390, 844), (1280, 800)
 
 
@@ -112,7 +113,8 @@ def test_each_event_and_decision_has_an_anchor_and_its_lines(explanation):
         assert len(page.attributes(name)) == len(explanation.events) + 2
         assert set(page.attributes(name)) <= set(ids)
     for href in page.attributes("href"):
-        assert href == "data:," or href.removeprefix("#") in ids
+        assert href == "data:," or href.removeprefix("#") in ids or href.startswith(KERAS_SOURCE)
+    assert set(page.attributes("data-about")) <= set(ids)
 
 
 def test_everything_is_escaped(explanation):
@@ -127,6 +129,10 @@ def test_everything_is_escaped(explanation):
 
 def test_the_page_names_nothing_outside_itself(explanation):
     text = html.page(explanation)
+    links = re.findall(r'<a [^>]*href="https:[^"]*"', text)
+    assert all(KERAS_SOURCE in link for link in links)
+    for link in links:  # a link asks for nothing until someone follows it
+        text = text.replace(link, "")
     assert not re.search(r"https?:|//\w|@import|url\(|\bsrc=|fetch\(|XMLHttp", text)
     assert "default-src 'none'" in text
 
@@ -170,7 +176,7 @@ def test_contrast_is_at_least_that_of_wcag_aa(dark):
     for palette in palettes[: 2 if dark else 1]:
         colours |= dict(re.findall(r"--([\w-]+): (#[0-9a-f]{6});", palette))
     papers = ("paper", "raised", "chosen")
-    inks = ("ink", "soft", "callback", "layer", "loss", "metric", "optimizer", "data")
+    inks = ("ink", "soft", "callback", "layer", "loss", "metric", "optimizer", "data", "tape")
     code = ("ink", "soft", "fit", "loop", "own", "comment", "string", "number", "keyword")
     pairs = [(ink, paper) for ink in inks for paper in papers]
     pairs += [(ink, "raised") for ink in code]
@@ -216,27 +222,8 @@ def test_a_real_training_fits_the_page(real):
 
 @pytest.fixture(scope="module")
 def chromium():
-    program = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
-    driver = shutil.which("chromedriver")
-    if program is None or driver is None:
-        pytest.skip("no Chromium and ChromeDriver on the PATH (Debian: chromium, chromium-driver)")
-    options = webdriver.ChromeOptions()
-    options.binary_location = program
-    for argument in (
-        "--headless=new",
-        "--disable-gpu",
-        "--disable-dev-shm-usage",
-        "--disable-background-networking",
-        "--disable-component-update",
-        "--disable-sync",
-        "--no-first-run",
-        *(["--no-sandbox"] if os.geteuid() == 0 else []),
-    ):
-        options.add_argument(argument)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    browser = webdriver.Chrome(options=options, service=Service(driver))
-    yield browser
-    browser.quit()
+    with started() as browser:
+        yield browser
 
 
 @pytest.fixture(scope="module")
@@ -322,13 +309,13 @@ def test_keys_walk_through_events_and_batches(reader, address):
     reader.press("j", "j")
     assert reader.stands_at() == ("#e1", 10, 10, "Before the first epoch", "#e1")
     reader.press(Keys.ARROW_DOWN, Keys.ARROW_DOWN, Keys.ARROW_DOWN)
-    assert reader.stands_at() == ("#e4", 102, 102, "Epoch 1 of 2, batch 1 of 2", "#e4")
-    assert reader.text("#place") == "Epoch 1 of 2, batch 1 of 2"
+    assert reader.stands_at() == ("#e4", 102, 102, "Epoch 0, batch 0", "#e4")
+    assert reader.text("#place") == "Epoch 0, batch 0"
     assert reader.text("#count") == "event 4 of 18"
     reader.press(Keys.ARROW_RIGHT)
     assert reader.stands_at()[0] == "#e5"
     reader.press(Keys.ARROW_RIGHT, Keys.ARROW_RIGHT)
-    assert reader.stands_at() == ("#e8", 190, 190, "Epoch 1 of 2, validation batch 1 of 1", "#e8")
+    assert reader.stands_at() == ("#e8", 190, 190, "Epoch 0, validation batch 0", "#e8")
     reader.press(Keys.ARROW_LEFT, "k", Keys.ARROW_UP)
     assert reader.stands_at()[0] == "#e5"
     reader.press(*"jjjjjjjjjjjjjjjjjj")
@@ -338,14 +325,15 @@ def test_keys_walk_through_events_and_batches(reader, address):
 
 def test_clicks_walk_and_the_browser_goes_back(reader, address):
     reader.open(f"{address}#e8")
-    assert reader.stands_at() == ("#e8", 190, 190, "Epoch 1 of 2, validation batch 1 of 1", "#e8")
+    assert reader.stands_at() == ("#e8", 190, 190, "Epoch 0, validation batch 0", "#e8")
     reader.open(f"{address}#e2")
+    reader.click(".repeats .fold")  # the second batch
     reader.click("#e6 > a")
     reader.click("#next")
     reader.click("#next")
     assert reader.stands_at()[0] == "#e8"
-    reader.click('.timeline [title="Epoch 2 of 2, batch 2 of 2"]')
-    assert reader.stands_at() == ("#e13", 100, 100, "Epoch 2 of 2, batch 2 of 2", "#e13")
+    reader.click('.timeline [title="Epoch 1, batch 1"]')
+    assert reader.stands_at() == ("#e13", 100, 100, "Epoch 1, batch 1", "#e13")
     reader.click("#loop-0-102")  # a line of source: to the next event that comes from it
     assert reader.stands_at()[0] == "#e14"
     reader.click("#loop-0-102")
@@ -414,12 +402,145 @@ def test_a_real_page_on_a_phone_and_in_the_dark(reader, real, tmp_path):
     assert papers[0] != papers[1]
 
 
-def test_paper_shows_every_event_with_its_lines(reader, address):
+@pytest.fixture(scope="module")
+def real_address(real, tmp_path_factory):
+    path = tmp_path_factory.mktemp("real") / "page.html"
+    html.write(real, path, details="../details/")
+    return path.as_uri()
+
+
+SHOWN = "[...document.querySelectorAll('{}')].filter((e) => e.offsetHeight > 0)"
+
+
+def test_calls_in_a_row_at_the_same_lines_are_folded(reader, real_address):
+    reader.open(f"{real_address}#e9")
+    shown = f"{SHOWN.format('.entry')}.map((e) => e.id)"
+    assert reader.text("#e9 .fold") == "2 more at these lines"
+    reader.press("j")
+    assert reader.stands_at()[0] == "#e12"
+    reader.press("k", "o", "j")
+    assert reader.stands_at()[0] == "#e10"  # unfolded
+    assert {"e10", "e11"} <= set(reader.ask(shown))
+    reader.press("o")
+    assert reader.stands_at()[0] == "#e9"  # what is folded is no place to be
+    assert not {"e10", "e11"} & set(reader.ask(shown))
+    reader.click("#e9 > .fold")
+    assert {"e10", "e11"} <= set(reader.ask(shown))
+    reader.press("/", *"dense_1.bias")  # in a run, in batches that are folded
+    assert len(reader.ask(shown)) == 2 * 3
+    reader.open(f"{real_address}#e20")  # an address leads into a fold
+    assert reader.stands_at()[0] == "#e20"
+
+
+def test_a_batch_that_repeats_another_unfolds_on_arrival(reader, address):
+    reader.open(f"{address}#e4")
+    headings = f"{SHOWN.format('.repeats h3')}.map((e) => e.innerText.replace(/\\s+/g, ' '))"
+    assert reader.ask(headings)[:2] == [
+        "batch 1 · 2 events, as in epoch 0, batch 0",
+        "epoch begins · 1 event, as in epoch 0",
+    ]
+    assert not reader.ask("document.getElementById('e5').offsetHeight")
+    reader.press("j")
+    assert reader.stands_at()[0] == "#e5"
+    assert reader.ask("document.getElementById('e5').offsetHeight")
+    reader.press("o")
+    assert reader.stands_at()[0] == "#e5"  # the reader may fold where they are
+    assert not reader.ask("document.getElementById('e5').offsetHeight")
+
+
+def test_each_kind_of_event_is_explained_with_its_details(reader, real_address):
+    reader.open(f"{real_address}#e16")
+    assert reader.text("#e16 .kind") == "tape"
+    assert reader.text("#about").startswith("Backpropagation: the tape is read backward")
+    link = "document.querySelector('#about a')"
+    assert reader.ask(f"{link}.getAttribute('href')") == "../details/#detail-44"
+    assert reader.ask(f"{link}.textContent").startswith("Detail 44: Gradients and update are")
+    assert reader.text(".start").startswith("Press Next. Each stop is one event. Left: the line")
+
+
+def test_the_line_of_keras_is_linked_at_its_release(reader, address):
+    reader.open(f"{address}#e4")
+    links = "[...document.querySelectorAll('.source > .web')].map((link) => link.href)"
+    assert reader.ask(links) == [f"{KERAS_SOURCE}keras/trainer.py#L102"]  # the loop has none
+    reader.press("j")
+    assert reader.ask(links) == [f"{KERAS_SOURCE}keras/trainer.py#L100"]
+
+
+def test_a_version_that_is_no_release_is_not_linked(explanation, monkeypatch):
+    monkeypatch.setattr(keras_source, "VERSION", "3.16.0.dev2026")
+    assert "https:" not in html.page(explanation)
+
+
+def test_the_tab_key_passes_each_part_of_the_page_once(reader, real_address):
+    reader.open(real_address)
+    stops = []
+    here = """(() => {
+        const at = document.activeElement;
+        const part = at.closest('.skip, .timeline, .here, .about, .search, .events, .source');
+        return part ? part.dataset.side ?? part.classList[part.classList.length - 1] : 'none';
+    })()"""
+    for _ in range(20):
+        reader.press(Keys.TAB)
+        stops.append(reader.ask(here))
+        if stops[-1] == "loop":
+            break
+    assert list(dict.fromkeys(stops)) == [
+        *("skip", "timeline", "here", "about", "search", "events", "fit", "loop")
+    ]
+    assert len(stops) <= 14
+    reader.open(real_address)
+    reader.press(Keys.TAB, Keys.ENTER)
+    assert reader.ask("document.activeElement.hash") == "#d1"
+
+
+LINE = "document.querySelector('[data-side=loop] li[aria-current]').getBoundingClientRect()"
+
+
+def test_the_loops_line_is_on_the_first_screen_of_a_phone(reader, real_address):
+    reader.open(real_address, PHONE)
+    for _ in range(2):
+        assert reader.ask("scrollY") == 0
+        assert reader.ask(f"{LINE}.bottom <= innerHeight")
+        reader.click("#next")
+    reader.open(real_address, (390, 700))  # too low for it: Next leaves the header
+    assert reader.ask(f"{LINE}.bottom > innerHeight")
+    reader.click("#next")
+    assert reader.ask(f"{LINE}.bottom <= innerHeight")
+    assert reader.ask("document.getElementById('next').getBoundingClientRect().top >= 0")
+
+
+def test_a_walk_in_the_cell_of_a_notebook(reader, real, tmp_path):
+    (tmp_path / "cell.html").write_text(f"<!doctype html>{real._repr_html_()}", encoding="utf-8")
+    reader.open((tmp_path / "cell.html").as_uri())
+    reader.browser.switch_to.frame(0)
+    reader.click("#next")
+    reader.press("j")
+    assert reader.text("#count") == "argument 3 of 7"
+    reader.click("#d1 > a")
+    assert reader.text("#count") == "argument 1 of 7"
+    reader.browser.switch_to.default_content()
+    assert reader.ask("location.hash") == ""
+
+
+def test_paper_shows_the_outline_and_what_is_unfolded(reader, address):
     reader.open(address)
     reader.command("Emulation.setEmulatedMedia", media="print")
-    shown = "[...document.querySelectorAll('{}')].filter((e) => e.offsetHeight > 0).length"
-    assert reader.ask(shown.format(".entry")) == 20
-    assert reader.ask(shown.format(".printed")) == 40
-    assert reader.ask(shown.format(".source, nav, .search")) == 0
+    shown = f"{SHOWN}.length"
+    # 2 decisions, 8 events: of the second batch and the second epoch the headings
+    assert reader.ask(shown.format(".entry")) == 2 + 8
+    assert reader.ask(shown.format(".printed")) == 2 * (2 + 8)
+    assert reader.ask(shown.format(".repeats h3")) == 7
+    assert reader.ask(shown.format(".source, nav, .search, .about, .start, .kinds")) == 0
     box = "document.getElementById('events')"
     assert reader.ask(f"{box}.scrollHeight === {box}.clientHeight")
+    reader.command("Emulation.setEmulatedMedia", media="")
+    reader.press(*"jjjjjj")  # into the second batch
+    reader.command("Emulation.setEmulatedMedia", media="print")
+    assert reader.ask(shown.format(".entry")) == 2 + 8 + 2
+
+
+def test_a_real_page_takes_few_sheets_of_paper(reader, real_address):
+    reader.open(real_address)
+    reader.command("Emulation.clearDeviceMetricsOverride")
+    sheets = reader.browser.execute_cdp_cmd("Page.printToPDF", {})["data"]
+    assert 1 < len(re.findall(rb"/Type\s*/Page\b", base64.b64decode(sheets))) <= 6

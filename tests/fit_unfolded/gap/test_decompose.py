@@ -62,6 +62,7 @@ def check(gap):
     total = math.fsum(part.change for part in gap.parts)
     assert total == pytest.approx(gap.whole, abs=1e-15)
     assert gap.parts[-1].value == gap.last
+    assert all(part.title in gap._repr_html_() for part in gap.parts)
 
 
 def changes(gap):

@@ -11,6 +11,7 @@ import scipy.sparse
 import tensorflow as tf
 from cases import ONE_HOT, SIDE, SPARSE, VALUE, X, Y, compile_with, plain, two_named
 from parity import Pair, assert_parity, assert_same, calls, covers, fit, watch
+from platforms import needs_fork
 
 from fit_unfolded.comparison.record import Recorder
 
@@ -223,6 +224,7 @@ def test_a_pydataset_is_told_of_epochs_as_by_fit(pair):
     assert pair.assert_parity(script=script)["data"].count("begin") == 2
 
 
+@needs_fork
 @covers("data: PyDataset")
 def test_a_pydataset_with_processes():
     def script(Trainer):

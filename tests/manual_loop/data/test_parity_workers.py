@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from cases import X, Y, compile_with, plain
 from parity import Pair, assert_same, covers, first_difference, fit, watch
+from platforms import needs_fork
 
 from manual_loop.data.py_dataset import Enqueuer
 
@@ -158,6 +159,7 @@ def test_batches_of_none_are_left_out():
     enqueuer.stop()
 
 
+@needs_fork
 @covers("data: PyDataset with workers, in processes")
 def test_processes_see_the_data_as_the_epoch_begins():
     """In fit, whether a process is forked before `on_epoch_begin` or after it is a race."""

@@ -1,7 +1,6 @@
 """Several workers: what `clusters.py` saw in processes of its own; and the rendezvous alone."""
 
 import contextlib
-import fcntl
 import os
 import pickle
 import re
@@ -17,6 +16,7 @@ import numpy as np
 import pytest
 from cases import X, plain
 from parity import covers, first_difference
+from platforms import NO_FORK, interruptible, locked, needs_proc, needs_shebang
 from rich.progress import Progress
 
 import manual_loop
@@ -72,12 +72,13 @@ def found(tmp_path_factory):
 
     Run once, also where several processes share the tests of this file.
     """
+    if sys.platform != "linux":
+        pytest.skip(NO_FORK)
     shared = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
         shared = shared.parent
     folder = shared / "clusters"
-    with (shared / "clusters.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with locked(shared / "clusters.lock"):
         if not folder.exists():
             folder.mkdir()
             run(folder)
@@ -367,8 +368,8 @@ def stub(tmp_path, monkeypatch):
         f"#!{sys.executable} -S\n"
         "import os\n"
         "print(os.environ['TF_CONFIG'])\n"
-        f"if pipe := os.environ.get({PROGRESS!r}):\n"
-        """    os.write(int(pipe), b'{"completed": 1, "total": 2}\\n')\n"""
+        f"if file := os.environ.get({PROGRESS!r}):\n"
+        """    open(file, "a").write('{"completed": 1, "total": 2}\\n')\n"""
     )
     script.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(script))
@@ -376,6 +377,7 @@ def stub(tmp_path, monkeypatch):
     return tmp_path / "logs"
 
 
+@needs_shebang
 def test_launch_gives_each_worker_a_place_and_a_log(stub, monkeypatch):
     shown = []
     monkeypatch.setattr(Progress, "update", lambda *_, **figures: shown.append(figures))
@@ -386,6 +388,7 @@ def test_launch_gives_each_worker_a_place_and_a_log(stub, monkeypatch):
     assert shown == [{"completed": 1, "total": 2}]
 
 
+@needs_proc
 def test_launch_ends_all_when_one_dies(tmp_path):
     process = launch(tmp_path, "train", "digits-mlp")
     chief, other = wait_for_children(process, 2)
@@ -396,10 +399,10 @@ def test_launch_ends_all_when_one_dies(tmp_path):
     assert not is_running(chief)
 
 
+@needs_proc
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
 def test_launch_ends_all_on_control_c(tmp_path, how):
-    restore = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.default_int_handler)}
-    process = launch(tmp_path, "train", "digits-mlp", **restore)
+    process = launch(tmp_path, "train", "digits-mlp", preexec_fn=interruptible)
     workers = wait_for_children(process, 2)
     process.send_signal(how)
     page, error = process.communicate(timeout=30)

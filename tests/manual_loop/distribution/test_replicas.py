@@ -1,6 +1,5 @@
 """Replicas on logical CPUs: what `tests/support/replicas.py` saw in processes of its own."""
 
-import fcntl
 import json
 import os
 import re
@@ -11,6 +10,7 @@ from pathlib import Path
 import keras
 import pytest
 from parity import covers
+from platforms import locked
 
 from manual_loop.distribution.multi_worker import Workers
 
@@ -82,8 +82,7 @@ def seen(tmp_path_factory):
     if "PYTEST_XDIST_WORKER" in os.environ:
         folder = folder.parent
     results = folder / "replicas.json"
-    with open(folder / "replicas.lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with locked(folder / "replicas.lock"):
         if not results.exists():
             groups = [TWO, FOUR, list(WRONG), *([name] for name in FAILS)]
             command = [sys.executable, SCRIPT, results, *map(",".join, groups)]
