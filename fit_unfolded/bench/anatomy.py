@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from fit_unfolded.bench.cases import SEED, TRAINERS, Case, Variant
+from fit_unfolded.bench.cases import SEED, TRAINERS, Case, Variant, settle
 from fit_unfolded.bench.measure import in_turns, turns_of
 from fit_unfolded.bench.models import Model
 from manual_loop.data.arrays import stream_arrays
@@ -23,6 +23,8 @@ Piece = Callable[[], Any]
 
 def anatomy_of_a_step(model: Model) -> dict[str, float]:
     """Seconds per step, one step per call without XLA: part -> median of alternating rounds.
+
+    A callback reads the loss after each batch, so that the loop joins no steps.
 
     `fit` and `loop` are whole epochs, the others calls in an empty `for` loop, one for each step of
     an epoch. On a CPU.
@@ -89,6 +91,8 @@ def _trained(model: Model, mode: str) -> tuple[dict[str, Any], Piece]:
     case = Case(model, (mode,))
     trainers = {side: case.trainer(Variant(side, mode)) for side in TRAINERS}
     x, y = model.data()
+    if mode == "step":
+        settle(trainers["loop"], x, y, model)
     runners = {
         side: turns_of(trainer, {"x": x, "y": y}, model.batch_size, case.epochs_per_turn)
         for side, trainer in trainers.items()

@@ -4,6 +4,7 @@ import functools
 import gc
 import io
 import logging
+import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
@@ -25,8 +26,12 @@ from fit_unfolded.bench.measure import (
     check_variables,
     in_turns,
     turns_of,
+    variables_of,
 )
 from fit_unfolded.bench.models import LARGE_MODELS, MODELS, Model, compile_arguments
+from manual_loop.execution.bound_step import JoinedSteps
+from manual_loop.execution.dispatch import CALLS
+from manual_loop.execution.steps_tuner import SECONDS
 
 TRAINERS: dict[str, Any] = {"fit": keras_fit.Trainer, "loop": manual_loop.Trainer}
 SEED = 0
@@ -39,10 +44,11 @@ class Mode(NamedTuple):
     """How a trainer is compiled and called.
 
     Attributes:
-        compile: "default", no argument about execution; "block", `steps_per_execution` of a whole
-            epoch; "block XLA".
-        callback: of the timed calls. `Watch` reads the loss after each call of the step, so a
-            trainer cannot run several steps in one call unless it was compiled so.
+        compile: "default", no argument about execution, so that fit runs one step in a call, and
+            the loop as many as take some 50 ms where nobody can tell (`StepsTuner`); "block",
+            `steps_per_execution` of a whole epoch; "block XLA".
+        callback: of the timed calls. `Watch` reads the loss after each call of the step, so the
+            loop, too, runs one step in a call unless it was compiled otherwise.
         rows: of a `fit` of two epochs that is timed as a whole; None to time epochs.
     """
 
@@ -60,6 +66,7 @@ MODES = {
     "block XLA": Mode("block XLA", Watch),
     "short fit": Mode("default", rows=100),
 }
+TURNS = 8  # at most; the loop of "short fit" then still runs single steps, as after the first fit
 EXPLICIT = ("step", "block", "block XLA")  # among which the best of each implementation is sought
 
 
@@ -133,8 +140,8 @@ def suite_cases() -> dict[str, Case]:
 def sweeps() -> dict[str, list[tuple[int, Model]]]:
     """The mlp over batch size and width: by name, `(value, model)`."""
     mlp = MODELS["mlp"]
-    sizes = (8, 16, 32, 64, 128, 256, 512, 1024)
-    widths = (16, 64, 256, 1024, 2048)
+    sizes = (8, 32, 128, 512)
+    widths = (16, 64, 256, 1024)
     return {
         "batch size": [(n, replace(mlp, batch_size=n, samples=min(32 * n, 8192))) for n in sizes],
         "width": [
@@ -186,7 +193,7 @@ def run(
     case: Case,
     seconds: float,
     number: int = 0,
-    turns: int = 15,
+    turns: int = TURNS,
     at_least: int = 3,
 ) -> Result:
     """Measures all variants of a case in this process.
@@ -205,8 +212,11 @@ def run(
         first_step = {}
         for variant in order:
             key = (variant.side, MODES[variant.mode].compile)
-            if key not in trainers:
-                trainers[key], first_step[Variant(*key)] = _start(case, variant, x, y)
+            if key in trainers:
+                continue
+            trainers[key], first_step[Variant(*key)] = _start(case, variant, x, y)
+            if key == ("loop", "default"):
+                settle(trainers[key], x, y, case.model)
         runners = {
             str(v): _runner(case, v, trainers[v.side, MODES[v.mode].compile], x, y) for v in order
         }
@@ -254,6 +264,32 @@ def _start(case: Case, variant: Variant, x: np.ndarray, y: np.ndarray) -> tuple[
     trainer.fit(x[:size], y[:size], batch_size=size, verbose=0)
     tf.test.experimental.sync_devices()
     return trainer, time.perf_counter() - begin
+
+
+def settle(loop: Any, x: np.ndarray, y: np.ndarray, model: Model) -> None:
+    """Trains the loop's default until it runs as it will go on, and restores its variables.
+
+    After `CALLS` single steps it joins several in a call, or calls the step by an op. It does
+    neither where steps are so long that two do not fit into a call, nor in large steps with
+    convolutions.
+    """
+
+    def train(epochs: int) -> float:
+        begin = time.perf_counter()
+        loop.fit(x, y, batch_size=model.batch_size, epochs=epochs, verbose=0)
+        return time.perf_counter() - begin
+
+    loop.optimizer.build(loop.model.trainable_variables)
+    before = [keras.ops.convert_to_numpy(variable) for variable in variables_of(loop)]
+    train(1)
+    steps = loop._function("train")._on_arrays.values()
+    changes = any(
+        isinstance(step, JoinedSteps) or getattr(step, "_is_small", False) for step in steps
+    )
+    if changes and train(1) / model.steps < SECONDS / 2:
+        train(math.ceil(1.1 * CALLS / model.steps))
+    for variable, value in zip(variables_of(loop), before, strict=True):
+        variable.assign(value)
 
 
 @contextmanager

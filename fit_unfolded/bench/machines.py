@@ -72,6 +72,8 @@ def marks(suite: Suite) -> str:
         words.append(f"unstable: {unstable} of {count}")
     if is_busy(suite.bench) or (suite.peers and is_busy(suite.peers)):
         words.append("the machine was busy")
+    if any(file and file.get("interrupted") for file in (suite.bench, suite.peers)):
+        words.append("interrupted")
     if suite.peers is None:
         words.append("no peers")
     return "; ".join(words) or "none"

@@ -298,13 +298,14 @@ def _check_losses(
 def check_variables(expected: tuple[str, Any], found: tuple[str, Any]) -> None:
     """Raises LossesDiffer if a variable of two trainers, `(name, trainer)`, is not equal."""
     (first, trainer), (name, other) = expected, found
-    for a, b in zip(_variables(trainer), _variables(other), strict=True):
+    for a, b in zip(variables_of(trainer), variables_of(other), strict=True):
         values, others = keras.ops.convert_to_numpy(a), keras.ops.convert_to_numpy(b)
         if not np.array_equal(values, others, equal_nan=values.dtype.kind == "f"):
             raise LossesDiffer(f"after the last turn: {a.path} differs in {first} and {name}")
 
 
-def _variables(trainer: Any) -> list[Any]:
+def variables_of(trainer: Any) -> list[Any]:
+    """All variables of a trainer's model and of its optimizer."""
     return [*trainer.model.variables, *trainer.optimizer.variables]
 
 

@@ -10,10 +10,11 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from fit_unfolded.bench.limit import Limits, Work
 from fit_unfolded.bench.measure import Ratio
+from fit_unfolded.common.colors import FIT, GUIDE, LOOP, MISTAKE
 
-COLORS = {"fit": "#b35806", "loop": "#08519c", "PyTorch": "#6a51a3", "JAX": "#41733f"}
+COLORS = {"fit": FIT, "loop": LOOP, "PyTorch": "#6a51a3", "JAX": "#41733f"}
 MARKERS = {"fit": "s", "loop": "o", "PyTorch": "D", "JAX": "^"}
-LIMIT, LINE = "#b2182b", "#6e6e6e"
+LIMIT, LINE = MISTAKE, GUIDE
 DPI = 200
 
 

@@ -19,18 +19,33 @@ from fit_unfolded.common.files import replacing
 
 Process = dict[str, Any]
 
+# Speedups that were aimed at, on two cores of a CPU.
+TARGETS = {
+    "default": {"lesson": 6.0, "mlp": 2.0, "cnn": 1.3, "transformer": 1.4, "digits": 2.2},
+    "default, verbose=1": {
+        "lesson": 6.0, "mlp": 2.0, "cnn": 1.3, "transformer": 1.4, "digits": 2.2,
+    },
+    "short fit": {"lesson": 3.0},
+}  # fmt: skip
+# The best loop over the best of a peer's variants.
+PEER_TARGETS = {"JAX": {"lesson": 1.15, "mlp": 1.0}, "PyTorch": {"mlp": 1.25, "cnn": 1.1}}
+FIRST_STEP = 1.1  # time of the loop / time of fit, at most, in any mode
+
 # Modes among which the best of each implementation is sought, see `cases.MODES`.
 EXPLICIT = ("step", "block", "block XLA")
 FAMILIES = ("fit", "PyTorch", "JAX")
 
 TERMS = """\
 - **default**: neither `compile` nor `fit` gets an argument about execution; no callback watches
-  batches. `verbose=0`, or `verbose=1` with the progress bar on a terminal.
+  batches. `verbose=0`, or `verbose=1` with the progress bar on a terminal. fit runs one step in a
+  call; the loop joins as many as take some 50 ms, though not around convolutions
+  (`manual_loop/execution/steps_tuner.py`). It does so after 500 single steps, which are trained
+  before the clock starts.
 - **step**: the same with a callback that reads the loss after each batch, so that each step is a
-  call of its own.
+  call of its own in both.
 - **block**: one call for an epoch (`steps_per_execution`), without XLA; **block XLA**: with it.
 - **short fit**: a whole call of `fit` with two epochs on 100 rows, by a trainer that has trained
-  before.
+  on them before; the loop still runs single steps there.
 - **best**: each implementation in the fastest of step, block and block XLA."""
 
 STEP = """\
@@ -141,6 +156,12 @@ class Suite:
         """Those of a task that were measured; empty if there are none."""
         return measured(self.bench["tasks"].get(task, {"processes": []})["processes"])
 
+    def only(self, task: str) -> Process:
+        """What a task's single process found; empty if it was refused or not run."""
+        for process in self.bench["tasks"].get(task, {"processes": []})["processes"]:
+            return {} if "refused" in process else process
+        return {}
+
     @cached_property
     def models(self) -> list[str]:
         """Names of the models that were measured, in the order of the suite."""
@@ -183,9 +204,9 @@ class Suite:
     @cached_property
     def limits(self) -> tuple[Limits, dict[str, Work]]:
         """The machine's own speed, and the work of a step of each model."""
-        (found,) = self.bench["tasks"]["limit"]["processes"]
-        works = {name: Work(**work) for name, work in found["work"].items()}
-        return Limits(found["flops"], found["bandwidth"]), works
+        found = self.only("limit")
+        works = {name: Work(**work) for name, work in found.get("work", {}).items()}
+        return Limits(found.get("flops", np.nan), found.get("bandwidth", np.nan)), works
 
     @cached_property
     def unstable(self) -> tuple[int, int]:
@@ -212,10 +233,11 @@ class Suite:
 def write_report(directory: Path) -> Path:
     """Writes `report.md` and its pictures beside the JSON files, and returns its path."""
     suite = Suite.read(directory)
+    steps = best_steps(suite) if suite.limits[1] else {}
     pictures = {
         "ratios.png": lambda path: plots.ratios(path, suite.ratios),
         "modes.png": lambda path: plots.modes(path, speeds(suite)),
-        "limit.png": lambda path: plots.limit(path, best_steps(suite), *suite.limits),
+        "limit.png": lambda path: plots.limit(path, steps, *suite.limits),
         "sweeps.png": lambda path: plots.sweeps(path, sweep_points(suite)),
     }
     for name, draw in pictures.items():
@@ -236,6 +258,7 @@ def text(suite: Suite) -> str:
         TERMS,
         _stability(suite),
         _ratios(suite),
+        _targets_met(suite),
         "![Speedups with their intervals](ratios.png)",
         "The two larger models show where the speedup tends to 1: their steps take a good part of "
         "a second, of which little is overhead.",
@@ -289,6 +312,8 @@ def _circumstances(file: dict[str, Any]) -> str:
         f"Measured {file['date']} in {file['minutes']:.0f} minutes by `{file['command']}`, commit "
         f"{file['commit']}: {packages}, Python {machine['python']} on {machine['system']}; {gpus}; "
         f"threads: {threads}; flags: {flags}. {_start(start, file)}"
+        + " **Interrupted**: what is missing was not measured."
+        * file.get("interrupted", False)
     )
 
 
@@ -363,6 +388,37 @@ def _ratios(suite: Suite) -> str:
     return table(["loop / fit", *modes, "processes", "seconds used"], rows)
 
 
+def _targets_met(suite: Suite) -> str:
+    """A row for each target: what it is, the value with its interval, whether it was met."""
+    aims = [
+        (f"{name}, {mode}", aim, suite.ratios.get(name, {}).get(mode))
+        for mode, models in TARGETS.items()
+        for name, aim in models.items()
+    ]
+    aims += [
+        (f"{name}, best loop / best {family}", aim, suite.rival_ratios.get(name, {}).get(family))
+        for family, models in PEER_TARGETS.items()
+        for name, aim in models.items()
+    ]
+    rows = [
+        [what, f"{aim:.2f}", show(found), "met" if found.value >= aim else "missed"]
+        for what, aim, found in aims
+        if found is not None
+    ]
+    if times := first_steps(suite):
+        name = max(times, key=lambda name: times[name][1] / times[name][0])
+        fit, loop, _ = times[name]
+        met = "met" if loop / fit <= FIRST_STEP else "missed"
+        what = f"time to the first step, loop / fit, worst: {name}"
+        rows.append([what, f"at most {FIRST_STEP:.2f}", f"**{loop / fit:.2f}**", met])
+    return (
+        "What was aimed at on two cores of a CPU, in float32:\n\n"
+        + table(["speedup", "aim", "measured", ""], rows)
+        if rows
+        else ""
+    )
+
+
 def speeds(suite: Suite) -> dict[str, dict[str, float]]:
     """Samples per second, by model and variant."""
     return {
@@ -399,8 +455,7 @@ def _throughput(suite: Suite) -> str:
 
 def _anatomy(suite: Suite, what: str, unit: str, scale: float, digits: int) -> str:
     """A row for each piece, a column for each model."""
-    processes = suite.bench["tasks"]["anatomy"]["processes"]
-    found = processes[0].get(what, {})
+    found = suite.only("anatomy").get(what, {})
     pieces = dict.fromkeys(piece for seconds in found.values() for piece in seconds)
     rows = [
         [piece, *(f"{seconds[piece] * scale:,.{digits}f}" for seconds in found.values())]
@@ -409,8 +464,9 @@ def _anatomy(suite: Suite, what: str, unit: str, scale: float, digits: int) -> s
     return table([f"{what}, {unit}", *found], rows) if rows else ""
 
 
-def _first_steps(suite: Suite) -> str:
-    rows = []
+def first_steps(suite: Suite) -> dict[str, tuple[float, float, list[float]]]:
+    """By model and mode: median seconds to the first step of fit and of the loop, all ratios."""
+    times_of = {}
     for name in suite.models:
         found = suite.processes(name)
         for variant in found[0]["first_step"]:
@@ -424,8 +480,20 @@ def _first_steps(suite: Suite) -> str:
                 continue
             fit, loop = (median(side_times) for side_times in times)
             each = [b / a for a, b in zip(*times, strict=True)]
-            reach = f"{loop / fit:.2f} ({min(each):.2f} to {max(each):.2f})"
-            rows.append([f"{name}, {mode}", f"{fit:.2f}", f"{loop:.2f}", reach])
+            times_of[f"{name}, {mode}"] = fit, loop, each
+    return times_of
+
+
+def _first_steps(suite: Suite) -> str:
+    rows = [
+        [
+            name,
+            f"{fit:.2f}",
+            f"{loop:.2f}",
+            f"{loop / fit:.2f} ({min(each):.2f} to {max(each):.2f})",
+        ]
+        for name, (fit, loop, each) in first_steps(suite).items()
+    ]
     return (
         "Medians of the processes, in seconds; in brackets the range of their ratios.\n\n"
         + table(["first step, s", "fit", "loop", "loop / fit"], rows)
@@ -440,8 +508,8 @@ def _memory(suite: Suite) -> str:
         if not (name.startswith("memory ") and name.endswith(", fit")):
             continue
         title = name.removeprefix("memory ").removesuffix(", fit")
-        (fit,), (loop,) = (tasks[f"memory {title}, {s}"]["processes"] for s in ("fit", "loop"))
-        if "refused" in fit or "refused" in loop:
+        fit, loop = (suite.only(f"memory {title}, {side}") for side in ("fit", "loop"))
+        if not (fit and loop):
             continue
         on_gpu = "device_bytes" in fit
         rows.append(
@@ -460,13 +528,8 @@ def _memory(suite: Suite) -> str:
 
 
 def _streamed(suite: Suite) -> str:
-    found = {
-        side: process
-        for side in ("fit", "loop")
-        for process in suite.bench["tasks"].get(f"stream {side}", {"processes": []})["processes"]
-        if "peak_bytes" in process
-    }
-    if len(found) < 2:
+    found = {side: suite.only(f"stream {side}") for side in ("fit", "loop")}
+    if not all(found.values()):
         return ""
     above = {side: entry["peak_bytes"] - entry["idle_bytes"] for side, entry in found.items()}
     return (
@@ -498,6 +561,8 @@ def best_steps(suite: Suite) -> dict[str, dict[str, float]]:
 
 def _limit(suite: Suite) -> str:
     limits, works = suite.limits
+    if not works:
+        return ""
     rows = []
     for name, steps in best_steps(suite).items():
         work = works[name]

@@ -2,7 +2,8 @@
 
 Each round starts one process for each case, so that the processes of a case are spread over the
 whole run. A case takes part in at least three rounds, and in further ones until the 95 % intervals
-of all its speedups are within 5 % (`measure.across`) or its time is used up.
+of all its speedups are within 5 % (`measure.across`), or its time or that of the run is used up.
+On Ctrl-C, what was measured until then is written, and marked.
 """
 
 import datetime
@@ -26,6 +27,8 @@ from fit_unfolded.common.progress_bars import progress_bars
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "benchmarks" / "results"
 LEAST_PROCESSES, MOST_PROCESSES = 3, 10
+MINUTES = 24.0  # of a run: no process beyond the least number begins that would end later
+LONGEST_PROCESS = 600.0  # seconds, after which a process is ended and refused
 BENCH, PEERS = "bench.json", "peers.json"
 SMALL, LARGE = ("lesson", "mlp", "cnn", "transformer", "digits"), ("resnet20", "language model")
 
@@ -58,15 +61,16 @@ class Task:
         """Whether a process gave no figures: another would not, either."""
         return any(isinstance(p.get("refused"), str) for p in self.processes)
 
-    def wants_another(self, stable: Callable[["Task"], bool]) -> bool:
-        """Whether it takes part in the next round."""
+    def wants_another(self, stable: Callable[["Task"], bool], left: float) -> bool:
+        """Whether it takes part in the next round; `left`, seconds of the run."""
         count = len(self.processes)
         if self.refused or not self.repeated:
             return count == 0
         if count < LEAST_PROCESSES:
             return True
-        later = self.used * (1 + 1 / count)
-        return count < MOST_PROCESSES and later <= self.limit and not stable(self)
+        one = self.used / count
+        within = self.used + one <= self.limit and one <= left
+        return count < MOST_PROCESSES and within and not stable(self)
 
     def command(self) -> list[str]:
         """Of the next process."""
@@ -78,8 +82,8 @@ class Task:
 def own_tasks() -> list[Task]:
     """fit and the loop."""
     return [
-        *(Task(name, ("case", name), 20.0, 210.0) for name in SMALL),
-        *(Task(name, ("case", name), 30.0, 210.0) for name in LARGE),
+        *(Task(name, ("case", name), 12.0, 240.0) for name in SMALL),
+        *(Task(name, ("case", name), 20.0, 240.0) for name in LARGE),
         Task("sweep", ("sweep",), 1.0, 150.0),
         Task("limit", ("limit",)),
         Task("anatomy", ("anatomy",)),
@@ -98,8 +102,8 @@ def peer_tasks() -> list[Task]:
     from fit_unfolded.bench.peers.race import RACED, RUNNERS
 
     return [
-        *(Task(name, ("peers", name), 40.0, 420.0) for name in RACED),
-        *(Task(f"target {name}", ("target", name), None, 45.0) for name in RUNNERS),
+        *(Task(name, ("peers", name), 25.0, 420.0) for name in RACED),
+        *(Task(f"target {name}", ("target", name), None, 90.0) for name in RUNNERS),
     ]
 
 
@@ -128,33 +132,49 @@ def check_submission() -> None:
 
 
 def suite(directory: Path, peers: bool, submit: bool, variables: Mapping[str, str]) -> bool:
-    """Runs the suite, writes its JSON and the report; whether no figure was refused.
+    """Runs the suite, writes its JSON and the report.
 
     Args:
         directory: of `bench.json` or, with `peers`, `peers.json`, and of `report.md`.
         submit: also writes the tables of all machines.
         variables: the environment of the processes, which selects the device.
+
+    Returns:
+        Whether no figure was refused.
+
+    Raises:
+        KeyboardInterrupt: on Ctrl-C, once what was measured is written.
     """
     from fit_unfolded.bench import machines
-    from fit_unfolded.bench.environment import environment, wait_until_quiet
+    from fit_unfolded.bench.environment import BUSY, environment, wait_until_quiet
     from fit_unfolded.bench.report import write_report
 
     began = datetime.datetime.now(datetime.UTC)
     print("Waiting until the machine is quiet.", flush=True)
     quiet = wait_until_quiet()
+    if (quiet["busy"] or 0.0) > BUSY:
+        print(f"It stays busy: others use {quiet['busy']:.0%} of the cores. The report says so.")
     tasks = peer_tasks() if peers else own_tasks()
     begin = time.perf_counter()
-    measure(tasks, variables)
+    interruption = None
+    try:
+        measure(tasks, variables)
+    except KeyboardInterrupt as error:
+        if not any("seconds" in process for task in tasks for process in task.processes):
+            raise
+        interruption = error
     figures = {
         "date": f"{began:%Y-%m-%d}",
         "command": f"fit-unfolded bench{' --peers' * peers}{' --submit' * submit}",
         "commit": commit(),
         "minutes": round((time.perf_counter() - begin) / 60, 1),
+        "interrupted": interruption is not None,
         "environment": environment(),
         "start": quiet,
         "tasks": {
             task.name: {"limit": task.limit, "used": round(task.used), "processes": task.processes}
             for task in tasks
+            if task.processes
         },
     }
     with created(directory), replacing(directory / (PEERS if peers else BENCH)) as partial:
@@ -168,6 +188,8 @@ def suite(directory: Path, peers: bool, submit: bool, variables: Mapping[str, st
             f"To send it, commit {directory.name}/ and these pages, and open a pull request: "
             "benchmarks/results/README.md."
         )
+    if interruption is not None:
+        raise interruption
     refused = [p["refused"] for task in tasks for p in task.processes if p.get("refused")]
     return not refused
 
@@ -177,18 +199,28 @@ def measure(tasks: list[Task], variables: Mapping[str, str]) -> None:
     from fit_unfolded.bench.environment import busy_share
 
     least = sum(LEAST_PROCESSES if task.repeated else 1 for task in tasks)
+    start, done = time.perf_counter(), 0
+
+    def left() -> float:
+        return MINUTES * 60 - (time.perf_counter() - start)
+
     with progress_bars() as bars:
         shown = bars.add_task("bench", total=least, note="")
-        while chosen := [task for task in tasks if task.wants_another(is_stable)]:
+        while chosen := [task for task in tasks if task.wants_another(is_stable, left())]:
             for task in chosen:
-                count = len(task.processes)
-                bars.update(shown, note=f"{task.name}, process {count + 1}")
+                if not task.wants_another(is_stable, left()):  # the run's time is used up
+                    continue
+                note = f"{task.name}, process {len(task.processes) + 1}"
+                bars.update(shown, total=max(least, done + 1), note=note)
                 busy = busy_share(0.3)
                 begin = time.perf_counter()
                 found = run(task.command(), variables)
                 task.used += time.perf_counter() - begin
                 task.processes.append(found | {"busy_before": busy})
-                bars.advance(shown, 1 if count < LEAST_PROCESSES else 0)
+                done += 1
+                bars.advance(shown)
+                if isinstance(found.get("refused"), str):
+                    bars.console.print(f"{note}: refused, {found['refused']}", highlight=False)
 
 
 def is_stable(task: Task) -> bool:
@@ -202,14 +234,16 @@ def run(command: list[str], variables: Mapping[str, str]) -> dict[str, Any]:
     """Runs a command, and reads the JSON in its last line; on Ctrl-C, kills all its processes.
 
     Returns:
-        That, or `{"refused": why}` for a command that failed.
+        That, or `{"refused": why}` for a command that failed or took `LONGEST_PROCESS`.
     """
     pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     with subprocess.Popen(
         command, env=variables, start_new_session=True, text=True, **pipes
     ) as process:
         try:
-            output, errors = process.communicate()
+            output, errors = process.communicate(timeout=LONGEST_PROCESS)
+        except subprocess.TimeoutExpired:
+            return {"refused": f"the process took longer than {LONGEST_PROCESS:.0f} s"}
         finally:
             if process.poll() is None:
                 if sys.platform == "win32":  # Ctrl-C reaches the subprocesses by itself

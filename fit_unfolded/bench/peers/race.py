@@ -21,6 +21,7 @@ from fit_unfolded.bench.cases import (
     Variant,
     batch_losses,
     on_gpu,
+    settle,
 )
 from fit_unfolded.bench.measure import LossesDiffer, Turn, in_turns, turns_of
 from fit_unfolded.bench.models import MODELS, Model, compile_arguments
@@ -148,6 +149,8 @@ def race(model: Model, seconds: float, turns: int = 15, at_least: int = 3) -> Ra
         apart[str(variant)] = check_first_epoch(expected, batch_losses(case, variant, x, y))
         trainer = case.trainer(variant, metrics=None)  # the peers compute the loss alone
         mode = MODES[variant.mode]
+        if variant == Variant("loop", "default"):
+            settle(trainer, x, y, model)
         runners[str(variant)] = turns_of(
             trainer, {"x": x, "y": y}, model.batch_size, case.epochs_per_turn, 0, mode.callback
         )
