@@ -44,7 +44,7 @@ QUICK := tests/test_imports.py tests/test_details.py tests/test_equality_can_fai
 	$(LOOP)/distribution/test_multi_worker.py::test_a_rendezvous \
 	$(LOOP)/saving/test_parity_saving.py::test_all_that_was_compiled_comes_back
 
-.PHONY: compare bench bench-peers gpu-check has-gpu scaling test test-quick test-keras fuzz \
+.PHONY: compare bench bench-calls bench-peers gpu-check has-gpu scaling test test-quick test-keras fuzz \
 	keras-suite mutants corpus wheel-test site site-test lint format clean
 
 compare: $(STAMP)
@@ -52,6 +52,10 @@ compare: $(STAMP)
 
 bench: $(STAMP)
 	$(BIN)/fit-unfolded bench --submit
+
+# Each call on this machine, by pytest-benchmark: for work on the code, not for claims.
+bench-calls: $(STAMP)
+	$(BIN)/python -m pytest benchmarks
 
 bench-peers: $(PEERS)
 	$(BIN)/fit-unfolded bench --peers --submit

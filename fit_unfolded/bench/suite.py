@@ -150,7 +150,7 @@ def suite(directory: Path, peers: bool, submit: bool, variables: Mapping[str, st
     from fit_unfolded.bench.report import write_report
 
     began = datetime.datetime.now(datetime.UTC)
-    print("Waiting until the machine is quiet.", flush=True)
+    print("Waiting until the machine is quiet, at most three minutes.", flush=True)
     quiet = wait_until_quiet()
     if (quiet["busy"] or 0.0) > BUSY:
         print(f"It stays busy: others use {quiet['busy']:.0%} of the cores. The report says so.")

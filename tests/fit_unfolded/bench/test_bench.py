@@ -330,20 +330,23 @@ def test_what_is_wide_busy_or_refused_is_marked(tmp_path):
 def test_the_figures_of_the_readme_are_of_the_newest_results(tmp_path):
     results(tmp_path / "a", loops=(0.25, 0.25, 0.25))
     results(tmp_path / "b", date="2030-01-03")
-    found = machines.figures(tmp_path)
+    english, korean = machines.READMES.values()
+    found = machines.figures(english, tmp_path)
     assert "| loop / `fit`, default | 2.00 | 1.00 |" in found
     assert "| best loop / best PyTorch | 3.00 |  |" in found
     assert "`fit` 4.00 s, loop 2.00 s" in found
+    assert "| 루프 / `fit`, 기본 | 2.00 | 1.00 |" in machines.figures(korean, tmp_path)
 
 
 def test_no_page_is_stale():
     """`python -m fit_unfolded.bench.machines` writes them."""
     page = (machines.RESULTS / "README.md").read_text()
-    readme = machines.README.read_text()
     assert page == machines.page()
-    assert readme == machines.with_figures(readme)
-    stale = readme.replace("| speedup |", "| speed |")
-    assert stale != machines.with_figures(stale) == readme
+    for file, words in machines.READMES.items():
+        readme = file.read_text(encoding="utf-8")
+        assert readme == machines.with_figures(readme, words)
+        stale = readme.replace(f"| {words.speedup} |", "| |")
+        assert stale != machines.with_figures(stale, words) == readme
     for directory, found in machines.folders().items():
         assert (directory / "report.md").read_text() == report.text(found)
 
