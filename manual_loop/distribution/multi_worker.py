@@ -207,6 +207,10 @@ class Workers(Replicas):
             variable.assign(np.frombuffer(part, value.dtype).reshape(value.shape))
             at += value.nbytes
 
+    def from_chief(self, content):
+        """See `SingleDevice`."""
+        return self._gather(content or b"")[0]
+
     @contextlib.contextmanager
     def errors_of_lost_workers(self):
         """See `SingleDevice`.
