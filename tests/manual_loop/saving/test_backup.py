@@ -13,6 +13,7 @@ from parity import covers, first_difference, fit, values, variables
 
 import keras_fit
 import manual_loop
+from manual_loop.execution.bound_step import JoinedSteps
 from manual_loop.saving import backup_file, training_state
 from manual_loop.saving.backup import Backup
 
@@ -140,6 +141,7 @@ def start(trainer):
 def run(trainer, data, folder, *more, **arguments):
     folder.mkdir(exist_ok=True)
     start(trainer)
+    data = data()
     arguments = {"epochs": EPOCHS, **data} | arguments
     if "y" not in data and not isinstance(data["x"], keras.utils.PyDataset):
         arguments["shuffle"] = False
@@ -162,25 +164,74 @@ def crash(trainer, data, folder, at, backup, **arguments):
     random.seed(7), np.random.seed(7), tf.random.set_seed(7)
 
 
-def assert_resumed(whole, resumed, steps):
-    """All that was to be seen of the last steps, and all that is left in the end."""
-    where = [i for i, call in enumerate(whole["calls"]) if call[0] == "on_train_batch_begin"][steps]
-    begun = [i for i, call in enumerate(resumed["calls"]) if call[0] == "on_train_batch_begin"][0]
-    left = {**whole, "calls": whole["calls"][where:]}
-    assert first_difference(left, {**resumed, "calls": resumed["calls"][begun:]}) is None
+def assert_resumed(whole, resumed, at):
+    """All that was to be seen from a batch on, and all that is left in the end."""
+    calls, (epoch, batch) = whole["calls"], at
+    begun = calls.index(("on_epoch_begin", epoch, {}))
+    joint = calls.index(("on_train_batch_begin", batch, {}), begun)
+    first = [call[0] for call in resumed["calls"]].index("on_train_batch_begin")
+    left, again = {**whole, "calls": calls[joint:]}, {**resumed, "calls": resumed["calls"][first:]}
+    assert first_difference(left, again) is None
 
 
+LATE = [(kind, (2, 3)) for kind in DATA]
+EARLY = [(kind, (0, 1)) for kind in ("arrays", "tf.data of unknown length", "PyDataset")]
+
+
+@covers("resume: from any batch", promise="0 ULP against an undisturbed training")
 @pytest.mark.filterwarnings("ignore:Your input ran out of data")
-@pytest.mark.parametrize("kind", DATA)
-@pytest.mark.parametrize("at", [(0, 1), (2, 3)], ids=["first epoch", "third epoch"])
+@pytest.mark.parametrize(("kind", "at"), LATE + EARLY)
 def test_from_any_batch(kind, at, trainer, tmp_path):
     data, path = DATA[kind], tmp_path / "backup.npz"
-    whole = run(trainer, data(), tmp_path / "whole")
+    whole = run(trainer, data, tmp_path / "whole")
     again = {"generator": "restarts"} if kind == "generator" else {}
-    crash(trainer, data(), tmp_path / "parts", at, Backup(path, every=1, **again))
+    crash(trainer, data, tmp_path / "parts", at, Backup(path, every=1, **again))
     backup = Backup(path, every=1, **again)
-    resumed = run(trainer, data(), tmp_path / "parts", backup)
+    resumed = run(trainer, data, tmp_path / "parts", backup)
     assert FOUND.get(kind, "") in backup.resumed
-    steps = whole["calls"][0][1]["steps"] or BATCHES
-    assert_resumed(whole, resumed, at[0] * steps + at[1])
+    assert_resumed(whole, resumed, at)
     assert [file.name for file in tmp_path.iterdir() if file.is_file()] == []
+
+
+@pytest.mark.parametrize("part", ["random", "callbacks", "data", "variables"])
+def test_that_this_can_fail(part, trainer, tmp_path, monkeypatch):
+    """Each part of a backup is needed: without it, the end is another."""
+    whole = run(trainer, DATA["arrays"], tmp_path / "whole")
+    crash(trainer, DATA["arrays"], tmp_path / "parts", (2, 3), Backup(tmp_path / "b.npz", every=1))
+    restore = Backup.restore
+
+    def without(self, state, callbacks):
+        start = self.state(callbacks, epoch=state["epoch"], step=state["step"])
+        restore(self, state | {part: start[part]}, callbacks)
+
+    monkeypatch.setattr(Backup, "restore", without)
+    if part == "data":
+        from manual_loop.data.epoch_iterator import EpochIterator
+
+        monkeypatch.setattr(EpochIterator, "set_state", lambda *_: "not at all")
+    resumed = run(trainer, DATA["arrays"], tmp_path / "parts", Backup(tmp_path / "b.npz", every=1))
+    with pytest.raises((AssertionError, ValueError)):
+        assert_resumed(whole, resumed, (2, 3))
+
+
+def test_joined_steps_end_where_a_backup_is_due(tmp_path, monkeypatch):
+    """Nobody hears batches here, so the loop joins steps, in calls as long as it likes."""
+    monkeypatch.setattr("manual_loop.execution.steps_tuner.SECONDS", 1e3)
+    written, sizes = [], []
+    write, choose = backup_file.write, JoinedSteps.choose_steps
+
+    def noted(self, iterator, left):
+        sizes.append(choose(self, iterator, left))
+        return sizes[-1]
+
+    monkeypatch.setattr(backup_file, "write", lambda path, state: written.append(state) or write(path, state))
+    monkeypatch.setattr(JoinedSteps, "choose_steps", noted)
+    trainer = new(manual_loop.Trainer, plain)
+    seen = [
+        (start(trainer), trainer.fit(X, Y, batch_size=1, epochs=5, verbose=0, callbacks=these))[1]
+        for these in ([], [Backup(tmp_path / "b.npz", every=8)])
+    ]
+    assert [(state["epoch"], state["step"]) for state in written[-5:]] == [
+        (3, 14), (4, 0), (4, 8), (4, 16), (5, 0)][-5:]
+    assert max(sizes) == 21
+    assert seen[0].history == seen[1].history
