@@ -196,8 +196,9 @@ def test_from_any_batch(kind, at, trainer, tmp_path):
 @pytest.mark.parametrize("part", ["random", "callbacks", "data", "variables"])
 def test_that_this_can_fail(part, trainer, tmp_path, monkeypatch):
     """Each part of a backup is needed: without it, the end is another."""
-    whole = run(trainer, DATA["arrays"], tmp_path / "whole")
-    crash(trainer, DATA["arrays"], tmp_path / "parts", (2, 3), Backup(tmp_path / "b.npz", every=1))
+    data = DATA["PyDataset" if part == "random" else "arrays"]
+    whole = run(trainer, data, tmp_path / "whole")
+    crash(trainer, data, tmp_path / "parts", (2, 3), Backup(tmp_path / "b.npz", every=1))
     restore = Backup.restore
 
     def without(self, state, callbacks):
@@ -209,7 +210,7 @@ def test_that_this_can_fail(part, trainer, tmp_path, monkeypatch):
         from manual_loop.data.epoch_iterator import EpochIterator
 
         monkeypatch.setattr(EpochIterator, "set_state", lambda *_: "not at all")
-    resumed = run(trainer, DATA["arrays"], tmp_path / "parts", Backup(tmp_path / "b.npz", every=1))
+    resumed = run(trainer, data, tmp_path / "parts", Backup(tmp_path / "b.npz", every=1))
     with pytest.raises((AssertionError, ValueError)):
         assert_resumed(whole, resumed, (2, 3))
 
@@ -232,6 +233,6 @@ def test_joined_steps_end_where_a_backup_is_due(tmp_path, monkeypatch):
         for these in ([], [Backup(tmp_path / "b.npz", every=8)])
     ]
     assert [(state["epoch"], state["step"]) for state in written[-5:]] == [
-        (3, 14), (4, 0), (4, 8), (4, 16), (5, 0)][-5:]
+        (3, 6), (3, 14), (4, 0), (4, 8), (4, 16)]
     assert max(sizes) == 21
     assert seen[0].history == seen[1].history
