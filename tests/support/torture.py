@@ -15,6 +15,7 @@ import contextlib
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import sys
@@ -273,7 +274,8 @@ def weights(path, h5py):
 
     found = {}
     with zipfile.ZipFile(path) as archive:
-        found["config"] = archive.read("config.json")
+        # objects are numbered by their addresses
+        found["config"] = re.sub(rb'"shared_object_id": \d+', b"", archive.read("config.json"))
         with h5py.File(io.BytesIO(archive.read("model.weights.h5"))) as file:
 
             def note(name, item):
