@@ -24,6 +24,7 @@ SECTIONS = {
         "docs/tolerances.md",
         "docs/coverage.md",
         "docs/mutants.md",
+        "docs/reliability.md",
     ],
     "Project": ["CONTRIBUTING.md", "CHANGELOG.md"],
 }

@@ -1,10 +1,10 @@
 """The place in the data that a training goes on from, and how it is found again.
 
-    arrays, PyDataset    the order of the epoch is kept, and the number of the next batch
-    tf.data              the iterator's own checkpoint, where TensorFlow can write one: not with
-                         Python, or random ops without a seed in the kernel, in the pipeline
-    others               a new iterator, and the batches before the place are read and skipped
-    generators           cannot be started again: only the user knows what they yield next
+arrays, PyDataset    the order of the epoch is kept, and the number of the next batch
+tf.data              the iterator's own checkpoint, where TensorFlow can write one: not with
+                     Python, or random ops without a seed in the kernel, in the pipeline
+others               a new iterator, and the batches before the place are read and skipped
+generators           cannot be started again: only the user knows what they yield next
 """
 
 import tempfile

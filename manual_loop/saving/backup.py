@@ -86,14 +86,15 @@ class Backup(keras.callbacks.Callback):
         """For Keras's `fit`: the callbacks of this training, whose states are kept too.
 
         Raises:
-            ValueError: this is not the last of them.
+            ValueError: this is not the last of those that have a state.
         """
-        if callbacks[-1] is not self:
+        later = callbacks[callbacks.index(self) + 1 :]
+        if any(map(training_state.has_state, later)):
             raise ValueError(
                 "`Backup` must be the last of the callbacks of Keras's `fit`, so that it sees what "
                 "the others have done."
             )
-        self._callbacks = callbacks[:-1]
+        self._callbacks = [callback for callback in callbacks if callback is not self]
 
     def on_train_begin(self, logs=None):
         """Go on from the last backup, if there is one."""

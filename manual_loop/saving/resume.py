@@ -143,9 +143,7 @@ class Resumption(NoBackup):
         if not self._within_epochs or not isinstance(self._backup.every, int):
             return choose_steps
         every = self._backup.every
-        return lambda iterator, left: choose_steps(
-            iterator, min(left, max(1, every - self._since))
-        )
+        return lambda iterator, left: choose_steps(iterator, min(left, max(1, every - self._since)))
 
     def after_steps(self, steps, logs):
         """See `NoBackup`. After the last step of an epoch it is written when the epoch ends."""

@@ -20,7 +20,9 @@ ATTRIBUTES: dict[type, tuple[str, ...]] = {
     callbacks.ReduceLROnPlateau: ("wait", "cooldown_counter", "best"),
     callbacks.ModelCheckpoint: ("best", "_batches_seen_since_last_saving", "_last_batch_seen"),
     callbacks.SwapEMAWeights: ("_ema_weights_in_model",),
+    callbacks.History: ("history", "epoch"),
 }
+KNOWN = (callbacks.CSVLogger, *ATTRIBUTES)
 
 
 def get_variables(variables):
@@ -43,8 +45,7 @@ def set_variables(variables, saved):
 
 def get_callback_states(all_callbacks):
     """list of `(class name, state)`, of those that have a state."""
-    states = ((type(callback).__name__, get_state(callback)) for callback in all_callbacks)
-    return [(name, state) for name, state in states if state is not None]
+    return [(type(c).__name__, get_state(c)) for c in all_callbacks if has_state(c)]
 
 
 def set_callback_states(all_callbacks, saved):
@@ -53,7 +54,7 @@ def set_callback_states(all_callbacks, saved):
     Raises:
         ValueError: these are other callbacks.
     """
-    stateful = [callback for callback in all_callbacks if get_state(callback) is not None]
+    stateful = [callback for callback in all_callbacks if has_state(callback)]
     here, there = [type(c).__name__ for c in stateful], [name for name, _ in saved]
     if here != there:
         raise ValueError(f"was written with the callbacks {there}, and these are {here}")
@@ -61,20 +62,22 @@ def set_callback_states(all_callbacks, saved):
         set_state(callback, state)
 
 
+def has_state(callback):
+    """Whether a callback has a state to be kept: its own, or one that is known here."""
+    own = hasattr(callback, "get_state") and hasattr(callback, "set_state")
+    return own or isinstance(callback, KNOWN)
+
+
 def get_state(callback):
-    """The state of a callback; None if it has none."""
-    if hasattr(callback, "get_state") and hasattr(callback, "set_state"):
+    """The state of a callback that has one."""
+    if hasattr(callback, "get_state"):
         return callback.get_state()
-    if isinstance(callback, callbacks.History):
-        return {"history": callback.history, "epoch": callback.epoch}
     if isinstance(callback, callbacks.CSVLogger):
         with open(callback.filename, "rb") as file:
             content = np.frombuffer(file.read(), "uint8")
         return {"keys": callback.keys, "content": content}
-    for kind, names in ATTRIBUTES.items():
-        if isinstance(callback, kind):
-            return {name: getattr(callback, name) for name in names}
-    return None
+    (names,) = (names for kind, names in ATTRIBUTES.items() if isinstance(callback, kind))
+    return {name: getattr(callback, name) for name in names}
 
 
 def set_state(callback, state):

@@ -244,7 +244,9 @@ def torture(folder, kind, mode, chance, seconds, workers):
         if not any(ended.values()):
             return counts
         if workers == 1 and ended[0] != -signal.SIGKILL:
-            raise AssertionError(f"exit status {ended[0]}: {(folder / '0.log').read_text()[-2000:]}")
+            raise AssertionError(
+                f"exit status {ended[0]}: {(folder / '0.log').read_text()[-2000:]}"
+            )
 
 
 def compare(whole, folder, workers):
@@ -357,7 +359,10 @@ def main():
                 counts += found
                 compare(whole, folder, options.workers)
                 counts["equal"] += 1
-                print(f"{number + 1}: {kind}, {mode}: equal after {found['starts']} starts", flush=True)
+                print(
+                    f"{number + 1}: {kind}, {mode}: equal after {found['starts']} starts",
+                    flush=True,
+                )
                 shutil.rmtree(folder)
             except AssertionError as error:
                 failures.append(f"{kind}, {mode}: {error}")

@@ -1,8 +1,8 @@
 """A training that is resumed from a backup ends as one that nothing disturbed, to the last bit."""
 
-import contextlib
 import datetime
 import random
+import types
 
 import keras
 import numpy as np
@@ -13,8 +13,9 @@ from parity import covers, first_difference, fit, values, variables
 
 import keras_fit
 import manual_loop
+from manual_loop.execution import steps_tuner
 from manual_loop.execution.bound_step import JoinedSteps
-from manual_loop.saving import backup_file, training_state
+from manual_loop.saving import backup_file, resume
 from manual_loop.saving.backup import Backup
 
 callbacks = keras.callbacks
@@ -63,7 +64,8 @@ DATA = {
     "tf.data of unknown length": lambda: {"x": dataset().filter(lambda *_: True)},
     "tf.data, epochs that are parts": lambda: {"x": dataset().repeat(), "steps_per_epoch": 5},
     "tf.data with Python": lambda: {
-        "x": dataset().map(lambda x, y: (tf.numpy_function(np.abs, [x], tf.float32), y))
+        "x": dataset()
+        .map(lambda x, y: (tf.numpy_function(np.abs, [x], tf.float32), y))
         .map(lambda x, y: (tf.ensure_shape(x, [None, 8]), tf.ensure_shape(y, [None, 1])))
     },
     "PyDataset": lambda: {"x": Batches()},
@@ -156,9 +158,9 @@ def run(trainer, data, folder, *more, **arguments):
     return seen
 
 
-def crash(trainer, data, folder, at, backup, **arguments):
+def crash(trainer, data, folder, at, backup):
     with pytest.raises(RuntimeError, match="crash"):
-        run(trainer, data, folder, backup, Crash(*at), **arguments)
+        run(trainer, data, folder, Crash(*at), backup)
     for variable in variables(trainer):
         variable.assign(variable + 1)
     random.seed(7), np.random.seed(7), tf.random.set_seed(7)
@@ -217,7 +219,8 @@ def test_that_this_can_fail(part, trainer, tmp_path, monkeypatch):
 
 def test_joined_steps_end_where_a_backup_is_due(tmp_path, monkeypatch):
     """Nobody hears batches here, so the loop joins steps, in calls as long as it likes."""
-    monkeypatch.setattr("manual_loop.execution.steps_tuner.SECONDS", 1e3)
+    monkeypatch.setattr(steps_tuner, "CALLS", 2)  # single steps at first
+    monkeypatch.setattr(steps_tuner, "SECONDS", 1e3)
     written, sizes = [], []
     write, choose = backup_file.write, JoinedSteps.choose_steps
 
@@ -225,14 +228,163 @@ def test_joined_steps_end_where_a_backup_is_due(tmp_path, monkeypatch):
         sizes.append(choose(self, iterator, left))
         return sizes[-1]
 
-    monkeypatch.setattr(backup_file, "write", lambda path, state: written.append(state) or write(path, state))
+    def write_noted(path, state):
+        written.append((state["epoch"], state["step"]))
+        write(path, state)
+
+    monkeypatch.setattr(backup_file, "write", write_noted)
     monkeypatch.setattr(JoinedSteps, "choose_steps", noted)
     trainer = new(manual_loop.Trainer, plain)
     seen = [
         (start(trainer), trainer.fit(X, Y, batch_size=1, epochs=5, verbose=0, callbacks=these))[1]
         for these in ([], [Backup(tmp_path / "b.npz", every=8)])
     ]
-    assert [(state["epoch"], state["step"]) for state in written[-5:]] == [
-        (3, 6), (3, 14), (4, 0), (4, 8), (4, 16)]
+    assert written[-5:] == [(3, 6), (3, 14), (4, 0), (4, 8), (4, 16)]
     assert max(sizes) == 21
     assert seen[0].history == seen[1].history
+
+
+def test_fit_goes_on_after_an_epoch(tmp_path):
+    """Keras's fit, by its public hooks alone: the interrupted epoch is trained again as a whole."""
+    trainer = new(keras_fit.Trainer)
+    data, path = DATA["arrays"], tmp_path / "backup.npz"
+    whole = run(trainer, data, tmp_path / "whole")
+    for at in [(1, 2), (3, 4)]:
+        crash(trainer, data, tmp_path / "parts", at, Backup(path))
+    resumed = run(trainer, data, tmp_path / "parts", Backup(path))
+    assert_resumed(whole, resumed, (3, 0))
+
+
+def test_what_fit_refuses(tmp_path):
+    path = tmp_path / "backup.npz"
+    trainer = new(keras_fit.Trainer, plain)
+    how = {"epochs": 1, "verbose": 0}
+    with pytest.raises(ValueError, match="must be the last of the callbacks"):
+        trainer.fit(X, Y, callbacks=[Backup(path), callbacks.History()], **how)
+    with pytest.warns(UserWarning, match="at the ends of epochs"):
+        trainer.fit(X, Y, callbacks=[Backup(path, every=2)], **how)
+
+
+@pytest.fixture(scope="module")
+def backups(trainer, tmp_path_factory):
+    """The content of the newest file and of the one before, as a crash left them."""
+    folder = tmp_path_factory.mktemp("backups")
+    path = folder / "backup.npz"
+    crash(trainer, DATA["arrays"], folder, (2, 3), Backup(path, every=1))
+    return path.read_bytes(), backup_file.previous_of(path).read_bytes()
+
+
+DAMAGES = {
+    "empty": lambda content: b"",
+    "cut in the middle": lambda content: content[: len(content) // 2],
+    "cut by one byte": lambda content: content[:-1],
+    "another file": lambda content: b"PK" + bytes(100),
+    "a bit is flipped": lambda content: content[:999] + bytes([content[999] ^ 1]) + content[1000:],
+    "the checksum is flipped": lambda content: content[:-1] + bytes([content[-1] ^ 1]),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_backup(damage, backups, tmp_path):
+    newest, previous = backups
+    path = tmp_path / "backup.npz"
+    path.write_bytes(DAMAGES[damage](newest))
+    with pytest.raises(ValueError, match="Remove it to train from the start"):
+        backup_file.read(path)
+    backup_file.previous_of(path).write_bytes(previous)
+    with pytest.warns(UserWarning, match=r"resumes from the previous backup, .*previous\.npz"):
+        state = backup_file.read(path)
+    assert (state["epoch"], state["step"]) == (2, 2)
+
+
+def test_the_previous_backup_ends_in_the_same_place(trainer, backups, tmp_path):
+    path = tmp_path / "backup.npz"
+    path.mkdir()  # cannot be read
+    backup_file.previous_of(path).write_bytes(backups[1])
+    whole = run(trainer, DATA["arrays"], tmp_path / "whole")
+    with pytest.warns(UserWarning, match="cannot be read"), pytest.raises(OSError, match="backup"):
+        run(trainer, DATA["arrays"], tmp_path / "parts", Backup(path, every=1))
+    path.rmdir()
+    resumed = run(trainer, DATA["arrays"], tmp_path / "parts", Backup(path, every=1))
+    assert_resumed(whole, resumed, (2, 2))
+
+
+def test_a_write_that_fails_leaves_the_files_as_they_are(backups, tmp_path, monkeypatch):
+    path = tmp_path / "backup.npz"
+    path.write_bytes(backups[0])
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(backup_file.os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        backup_file.write(path, {"epoch": 1})
+    assert [file.name for file in tmp_path.iterdir()] == ["backup.npz"]
+    assert path.read_bytes() == backups[0]
+
+
+def test_what_a_backup_can_hold():
+    state = {"a": (1, None, "x", float("nan")), 2: [np.arange(3, dtype="int8"), np.float32(0.1)]}
+    state["b"] = tf.constant([1, 2], tf.bfloat16).numpy()
+    again = backup_file.from_bytes(backup_file.to_bytes(state))
+    assert first_difference(state.pop("a"), again.pop("a")) is None
+    assert again["b"].dtype == state["b"].dtype
+    assert again[2][1].dtype == "float32"
+    assert first_difference(again.pop(2)[0], state.pop(2)[0]) is None
+    assert repr(again) == repr(state)
+    with pytest.raises(TypeError, match="A backup holds"):
+        backup_file.to_bytes({"a": object()})
+    with pytest.raises(TypeError, match="A backup holds"):
+        backup_file.to_bytes({"a": np.array([object()])})
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"path": "backup.h5"}, r"`path` must end in \.npz"),
+        ({"every": 0}, "`every` must be"),
+        ({"every": True}, "`every` must be"),
+        ({"every": 1.5}, "`every` must be"),
+        ({"every": datetime.timedelta()}, "`every` must be"),
+        ({"generator": "anywhere"}, "`generator` must be"),
+    ],
+)
+def test_wrong_arguments(arguments, words):
+    with pytest.raises(ValueError, match=words):
+        Backup(**{"path": "backup.npz", **arguments})
+
+
+def test_what_cannot_be_resumed(trainer, backups, tmp_path):
+    path = tmp_path / "backup.npz"
+    path.write_bytes(backups[0])
+    how = {"epochs": EPOCHS, "verbose": 0}
+
+    def refused(words, x, callbacks, y=None, trainer=trainer, **more):
+        with pytest.raises(ValueError, match=words):
+            trainer.fit(x, y, callbacks=callbacks, **how, **more)
+        for logger in callbacks:
+            if getattr(logger, "csv_file", None):
+                logger.csv_file.close()
+
+    refused("only you know which batch", generator(), [Backup(path)], shuffle=False)
+    refused("one `Backup` at most", X, [Backup(path), Backup(path)], Y)
+    refused("fetches batches beyond", Batches(workers=2), [Backup(path)], steps_per_epoch=2)
+    refused("was written with the callbacks", X, [Backup(path)], Y, batch_size=4)
+    refused(
+        "another model", X, [*usual(tmp_path), Backup(path)], Y, new(manual_loop.Trainer, plain)
+    )
+
+
+def test_every_so_many_seconds(trainer, tmp_path, monkeypatch):
+    """A clock that goes on by a second each time that it is read."""
+    written, clock = [], iter(range(1000))
+
+    def write(path, state):
+        written.append((state["epoch"], state["step"]))
+
+    monkeypatch.setattr(resume, "time", types.SimpleNamespace(monotonic=lambda: next(clock)))
+    monkeypatch.setattr(backup_file, "write", write)
+    backup = Backup(tmp_path / "backup.npz", every=datetime.timedelta(seconds=4))
+    run(trainer, DATA["arrays"], tmp_path / "run", backup, epochs=2)
+    assert (0, 4) in written
+    assert len(written) >= 2
