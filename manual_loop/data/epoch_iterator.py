@@ -113,10 +113,11 @@ class EpochIterator:
         """
         self._adapter.on_epoch_begin()
         size = self._steps_per_execution
-        step, self._first_step = self._first_step, 0
-        if not step and (self._iterator is None or self._steps_per_epoch is None):
+        first, self._first_step = self._first_step, 0
+        if not first and (self._iterator is None or self._steps_per_epoch is None):
             self._renew_iterator()
         if self.num_batches:
+            step = first
             starts = range(0, self.num_batches, size)  # of calls, as in fit: none if size < 0
             while starts and step < self.num_batches:
                 if self._num_batches and self._steps_seen >= self._num_batches:
@@ -131,7 +132,7 @@ class EpochIterator:
             if self._num_batches and self._steps_seen >= self._num_batches:
                 self._renew_iterator()
         else:
-            for step in itertools.count(step, size):  # until the iterator ends
+            for step in itertools.count(first, size):  # until the iterator ends
                 self._steps_seen = step + size
                 yield step, step + size - 1, self._iterator
         self._adapter.on_epoch_end()

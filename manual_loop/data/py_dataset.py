@@ -31,10 +31,7 @@ def pydataset_adapter(data, class_weight, shuffle):
         enqueuer = Enqueuer(data, order)
 
     def batches():
-        if enqueuer:
-            found = enqueuer.get()
-        else:
-            found = map(data.__getitem__, order.next_epoch())
+        found = enqueuer.get() if enqueuer else map(data.__getitem__, order.next_epoch())
         for batch in found:
             yield _standardize(batch, class_weight)
 

@@ -40,8 +40,9 @@ class Backup(keras.callbacks.Callback):
     Keras's layers do not), and Keras's seed generator of calls without a seed.
 
     Args:
-        path: of the file; must end in `.npz`. The backup before is kept too, as `NAME.previous.npz`,
-            and taken if the newest is damaged. Both are removed when `fit` ends.
+        path: of the file; must end in `.npz`. The backup before is kept too, in
+            `NAME.previous.npz`, and taken if the newest is damaged. Both are removed when `fit`
+            ends.
         every: `"epoch"`, or after how many batches as an int, or after what time as a
             `datetime.timedelta`. With `steps_per_execution`, and under a strategy, at the next end
             of a call or of an epoch.

@@ -7,6 +7,7 @@ The loop does this itself, since a callback that hears every batch would make it
 import datetime
 import functools
 import time
+from typing import Any
 
 import keras
 
@@ -30,16 +31,12 @@ def backup_among(given, callbacks, configuration, distribution, batches):
         ValueError: several, or data whose place cannot be found again.
     """
     given = getattr(given, "callbacks", given)
-    found = [callback for callback in keras.tree.flatten(given or []) if is_backup(callback)]
+    found = [c for c in keras.tree.flatten(given or []) if isinstance(c, Backup)]
     if not found:
         return NoBackup()
     if len(found) > 1:
         raise ValueError(f"`callbacks` must hold one `Backup` at most. Received: {len(found)}")
     return Resumption(found[0], callbacks, configuration, distribution, batches)
-
-
-def is_backup(callback):
-    return isinstance(callback, Backup)
 
 
 class NoBackup:
@@ -82,7 +79,7 @@ class Resumption(NoBackup):
         self._batches = batches
         self._is_writer = backup in self._callbacks
         self._within_epochs = backup.every != EPOCH and distribution.resumes_within_epochs
-        self._state = None  # to be restored
+        self._state: Any = None  # to be restored
         self._epoch = self._step = self._since = 0
         self._written = time.monotonic()
         backup.in_loop = True
@@ -96,7 +93,7 @@ class Resumption(NoBackup):
         backup = self._backup
         if self._is_writer:
             backup.prepare()
-        state = backup_file.read(backup.path) if self._is_writer else None
+        state: Any = backup_file.read(backup.path) if self._is_writer else None
         # to other workers without the variables: `distribution.synchronize` sends these
         message = None if state is None else backup_file.to_bytes(state | {"variables": None})
         message = self._distribution.from_chief(message)
