@@ -228,8 +228,9 @@ def torture(folder, kind, mode, chance, seconds, workers):
         }
         try:
             counts["starts"] += 1
-            if counts["starts"] > 40:
-                raise AssertionError("not done after 40 starts")
+            if counts["starts"] > 60:
+                logs = [(folder / f"{place}.log").read_text()[-1500:] for place in range(workers)]
+                raise AssertionError("not done after 40 starts: " + "\n".join(logs))
             name, delay = moment(folder, seconds, chance)
             ended = wait(children, delay)
             victims = chance.choice([[0], [1], [0, 1]]) if workers > 1 else [0]
