@@ -15,9 +15,14 @@ SITE_TOOLS := $(VENV)/.site
 AXE := $(VENV)/npm/node_modules/axe-core/axe.min.js
 MUTANTS := $(VENV)/.mutants
 GPU := $(VENV)/.gpu
-# Command that installs into the environment.
-PIP = $(if $(shell command -v uv),uv pip install --quiet --python $(BIN)/python,\
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check)
+# Command that installs into an environment.
+pip_of = $(if $(shell command -v uv),uv pip install --quiet --python $(1)/bin/python,\
+	$(1)/bin/python -m pip install --quiet --disable-pip-version-check)
+PIP = $(call pip_of,$(VENV))
+# For test-keras: versions other than the newest, such as KERAS=3.14.1 TF=2.21.
+KERAS ?=
+TF ?= 2.21
+KERAS_VENV = .venv-keras-$(KERAS)-tf-$(TF)
 
 # What `make test-quick` runs: of each package the tests that tell most for their time.
 LOOP := tests/manual_loop
@@ -39,17 +44,21 @@ QUICK := tests/test_imports.py tests/test_details.py tests/test_equality_can_fai
 	$(LOOP)/distribution/test_multi_worker.py::test_a_rendezvous \
 	$(LOOP)/saving/test_parity_saving.py::test_all_that_was_compiled_comes_back
 
-.PHONY: compare bench bench-peers gpu-check has-gpu scaling test test-quick fuzz keras-suite \
-	mutants torture corpus wheel-test site site-test lint format clean
+.PHONY: compare bench bench-calls bench-peers gpu-check has-gpu scaling test test-quick test-keras fuzz \
+	keras-suite mutants torture corpus wheel-test site site-test lint format clean
 
 compare: $(STAMP)
 	$(BIN)/fit-unfolded compare
 
 bench: $(STAMP)
-	$(BIN)/fit-unfolded bench
+	$(BIN)/fit-unfolded bench --submit
+
+# Each call on this machine, by pytest-benchmark: for work on the code, not for claims.
+bench-calls: $(STAMP)
+	$(BIN)/python -m pytest benchmarks
 
 bench-peers: $(PEERS)
-	$(BIN)/fit-unfolded bench --peers
+	$(BIN)/fit-unfolded bench --peers --submit
 
 # Parity, tolerances and throughput on this machine's GPU; writes results/gpu-check.md.
 gpu-check: has-gpu $(GPU)
@@ -72,6 +81,18 @@ test: lint
 # Before every commit: below 90 seconds
 test-quick: lint
 	$(BIN)/python -m pytest -q -n $(JOBS) --dist worksteal $(QUICK)
+
+# The parity tests with another Keras and TensorFlow, in an environment of their own; writes what
+# was measured into docs/versions.md.
+test-keras:
+	@case "$(KERAS)" in ?*.?*.?*) ;; *) \
+		echo 'error: which Keras? Such as: make test-keras KERAS=3.14.1 TF=2.21' >&2; exit 2;; esac
+	@test -e $(KERAS_VENV)/.installed || { \
+		echo 'Installing into $(KERAS_VENV): some minutes, once.'; \
+		$(PYTHON) -m venv $(KERAS_VENV) && \
+		$(call pip_of,$(KERAS_VENV)) --editable '.[test]' 'keras==$(KERAS)' 'tensorflow==$(TF).*' && \
+		touch $(KERAS_VENV)/.installed; }
+	$(KERAS_VENV)/bin/python tests/support/versions.py --jobs $(JOBS) --write
 
 # Random examples with both implementations: make fuzz N=1000
 fuzz: $(STAMP)
@@ -149,5 +170,5 @@ $(MUTANTS): $(STAMP)
 	@touch $@
 
 clean:
-	rm -rf $(VENV) results build dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
+	rm -rf $(VENV) .venv-keras-* results build dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
 	find . -path ./.git -prune -o -type d -name __pycache__ -prune -exec rm -rf {} +

@@ -1,7 +1,10 @@
 """Around Keras's own callbacks: their container, and the logs that they are given."""
 
 import keras
+import numpy as np
 import tensorflow as tf
+
+from manual_loop.keras_version import RETURNS_FLOATS
 
 BASE = keras.callbacks.Callback
 
@@ -40,6 +43,16 @@ def to_floats(logs):
             pass
         floats[name] = value
     return floats
+
+
+def of_evaluation(logs):
+    """The logs of `evaluate`, as the installed Keras returns them: see `RETURNS_FLOATS`."""
+    return to_floats(logs) if RETURNS_FLOATS else logs
+
+
+def of_one_batch(logs):
+    """The logs of `train_on_batch` and `test_on_batch`, as the installed Keras returns them."""
+    return to_floats(logs) if RETURNS_FLOATS else keras.tree.map_structure(np.array, logs)
 
 
 def in_order(model, logs):

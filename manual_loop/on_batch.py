@@ -3,7 +3,7 @@
 They run the same functions as `fit`, `evaluate` and `predict`, without a dataset, an epoch or
 callbacks: arrays go into the step as they are. The metrics are reset before each batch, so the logs
 are those of the batch alone (`keras/src/backend/tensorflow/trainer.py`, methods of the same names,
-Keras 3.15).
+Keras 3.15; before, see `keras_version.py`).
 """
 
 from typing import Any
@@ -11,13 +11,14 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from manual_loop.callbacks import in_order, to_floats
+from manual_loop.callbacks import in_order, of_one_batch
 from manual_loop.compiled.configuration import Configuration
 from manual_loop.compiled.overrides import overridable, refuse_overrides
 from manual_loop.compiled.refusals import refuse_fractions
 from manual_loop.data.sample_weights import weigh_classes
 from manual_loop.distribution import distribution_of
 from manual_loop.execution.step_function import concatenate_all
+from manual_loop.keras_version import RESETS_METRICS_ON_BATCH
 
 
 class OneBatch:
@@ -118,8 +119,9 @@ class OnBatch:
         """Run the train or the test function on one batch: the logs as `evaluate` returns them."""
         self._distribution.build(self.model, self._configuration, OneBatch(batch))
         run_on_batch = self._function(kind).run_on_batch
-        self.model.reset_metrics()
-        logs = to_floats(run_on_batch(batch))
+        if RESETS_METRICS_ON_BATCH:
+            self.model.reset_metrics()
+        logs = of_one_batch(run_on_batch(batch))
         return logs if return_dict else in_order(self.model, logs)
 
     def scope(self):

@@ -15,7 +15,7 @@ from manual_loop.callbacks import (
     calls_of,
     in_order,
     is_due,
-    to_floats,
+    of_evaluation,
     watch_batches,
 )
 from manual_loop.compiled.lookup import look_up
@@ -255,7 +255,7 @@ class Trainer(OnBatch):
                     callbacks.on_test_batch_end(last_step, logs)
                 if model.stop_evaluating:
                     break
-        logs = to_floats(self._metrics_or(logs))
+        logs = of_evaluation(self._metrics_or(logs))
         callbacks.on_test_end(logs)
         return logs
 

@@ -22,6 +22,7 @@ SECTIONS = {
         "docs/benchmarks.md",
         "docs/scaling.md",
         "docs/tolerances.md",
+        "docs/versions.md",
         "docs/coverage.md",
         "docs/mutants.md",
         "docs/reliability.md",

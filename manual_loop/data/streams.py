@@ -27,6 +27,7 @@ from manual_loop.data.sample_weights import (
     weigh_classes_in_graph,
 )
 from manual_loop.data.sparse import jax_to_sparse_tensor, scipy_to_sparse_tensor
+from manual_loop.keras_version import EMPTY_GENERATOR_ERROR, WARNS_OF_IGNORED_SHUFFLE
 
 tree = keras.tree
 
@@ -53,7 +54,8 @@ def stream_adapter(x, y, sample_weight, shuffle, class_weight):
             f"Argument `class_weight` is not supported for a {kind}. Add the weights to its "
             f"batches instead: (x, y, sample_weight). Received: class_weight={class_weight}"
         )
-    if shuffle and not (kind == "PyDataset" and x.num_batches is not None):
+    ignored = shuffle and not (kind == "PyDataset" and x.num_batches is not None)
+    if ignored and WARNS_OF_IGNORED_SHUFFLE:
         warnings.warn(
             f"`shuffle=True` was passed, but will be ignored since the data `x` was provided as a "
             f"{kind}, which is expected to be shuffled already.",
@@ -111,7 +113,7 @@ def generator_adapter(generator):
     """The `DataAdapter` for a Python generator. Its first batches are read, and then used first."""
     first = list(itertools.islice(generator, PEEK))
     if not first:
-        raise ValueError(
+        raise EMPTY_GENERATOR_ERROR(
             "When passing a Python generator to a Keras model, the generator must yield at least "
             "one batch. `x` is empty."
         )

@@ -24,6 +24,7 @@ from manual_loop.execution import xla_stages
 from manual_loop.execution.bound_step import BoundSteps
 from manual_loop.execution.graph import graph, on_plain_tensors
 from manual_loop.execution.multi_step import empty_logs, gains_from_a_block, stream_block
+from manual_loop.keras_version import RETURNS_FLOATS
 
 tree = keras.tree
 
@@ -64,7 +65,8 @@ class StepFunction:
             logs = self._step(next(iterator))
             for data in itertools.islice(iterator, self._steps() - 1):
                 logs = self._step(data)
-            return logs
+            # where they may be floats, what comes out of fit's function of an iterator is tensors
+            return logs if RETURNS_FLOATS else tree.map_structure(tf.convert_to_tensor, logs)
         if isinstance(iterator, ArrayIterator):
             return self._on_arrays.of(iterator.dataset)(iterator)
         batches, logs = self._on_stream(iterator)

@@ -193,8 +193,8 @@ class Backup(keras.callbacks.Callback):
         training_state.set_random_states(state["random"])
 
     def write(self, state):
-        """Make this the newest backup."""
-        backup_file.write(self.path, state)
+        """Make this the newest backup, in the background."""
+        backup_file.write_soon(self.path, state)
 
 
 def variables_of(model, step):

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from cases import SIDE, SPARSE, VALUE, X, Y, plain, two_named, two_outputs
-from parity import TRAINERS, covers
+from parity import TRAINERS, covers, needs_keras
 
 BOTH = {"loss": [SPARSE, "mse"]}
 NAMED = {"loss": {"klass": SPARSE, "value": "mse"}}
@@ -60,7 +60,7 @@ def scheduled():
     return keras.optimizers.SGD(keras.optimizers.schedules.ExponentialDecay(0.1, 1, 0.9))
 
 
-def row(error, words, *, build=plain, compile=(), call="fit", **arguments):
+def row(error, words, *, build=plain, compile=(), call="fit", marks=(), **arguments):
     """What is done, and the words.
 
     Args:
@@ -69,10 +69,12 @@ def row(error, words, *, build=plain, compile=(), call="fit", **arguments):
         build: the model.
         compile: arguments of `compile`.
         call: the method that is called.
+        marks: of the test.
         **arguments: those of the call, in place of `x=X, y=Y`; functions are called.
     """
     compile = {"optimizer": "sgd", "loss": SPARSE, "run_eagerly": True, **dict(compile)}
-    return pytest.param(error, words, build, compile, call, arguments, id=words[:60])
+    case = error, words, build, compile, call, arguments
+    return pytest.param(*case, id=words[:60], marks=marks)
 
 
 DATA = [
@@ -85,7 +87,12 @@ DATA = [
         sample_weight=WEIGHTS,
     ),
     row(ValueError, "When providing `x` as a PyDataset, `y` should not be passed", x=Batches),
-    row(ValueError, "When providing `x` as a generator, `y` should not be passed", x=generator),
+    row(
+        ValueError,
+        "When providing `x` as a generator, `y` should not be passed",
+        x=generator,
+        marks=needs_keras("3.15", "calls a generator a PyDataset"),
+    ),
     row(ValueError, "Unrecognized data type: x=text", x="text", y=None),
     row(
         UserWarning,
@@ -100,6 +107,7 @@ DATA = [
         "`shuffle=True` was passed, but will be ignored since the data `x` was provided as a",
         x=dataset,
         y=None,
+        marks=needs_keras("3.15", "does not warn"),
     ),
     row(
         ValueError,
@@ -159,6 +167,7 @@ DATA = [
         "batch",
         x=lambda: (batch for batch in ()),
         y=None,
+        marks=needs_keras("3.15", "takes the first batch of an empty list: IndexError"),
     ),
     row(
         ValueError,
@@ -263,11 +272,13 @@ COMPILE = [
     row(
         ValueError,
         "Invalid `metrics`.*nope",
+        marks=needs_keras("3.14", "has other words: does not correspond to any model output"),
         **{**OUTPUTS, "compile": {**BOTH, "metrics": {"nope": ["mse"]}}},
     ),
     row(
         ValueError,
         "Invalid `metrics`.*nope",
+        marks=needs_keras("3.14", "has other words: does not correspond to any model output"),
         **DICTS,
         compile={**NAMED, "metrics": {"nope": ["mse"]}},
     ),

@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from cases import ONE_HOT, SIDE, SPARSE, VALUE, X, Y, plain, two_named, two_outputs
-from parity import TRAINERS, covers, label
+from parity import TRAINERS, covers, label, needs_keras
 
 BOTH = {"loss": [SPARSE, "mse"]}
 NAMED = {"loss": {"klass": SPARSE, "value": "mse"}}
 DICTS = {"x": {"x": X, "side": SIDE}, "y": {"klass": Y, "value": VALUE}}
+NAMES_IN_A_WRAPPER = needs_keras("3.15", "prints the list of names with its class, ListWrapper")
 
 
 def dataset():
@@ -59,7 +60,7 @@ def without_names():
     return model
 
 
-def row(says, *, build=plain, compile=(), call="fit", **arguments):
+def row(says, *, build=plain, compile=(), call="fit", marks=(), **arguments):
     """A wrong call.
 
     Args:
@@ -67,13 +68,15 @@ def row(says, *, build=plain, compile=(), call="fit", **arguments):
         build: the model.
         compile: arguments of `compile`; None to leave it out.
         call: the method that is called.
+        marks: of the test.
         **arguments: those of the call, in place of `x=X, y=Y`; functions are called.
     """
     parts = [f"{k}={v!r}" for k, v in {**dict(compile or {}), **arguments}.items()]
     name = ", ".join(part for part in parts if len(part) < 60 and "\n" not in part)
     if compile is not None:  # eager: nothing to trace, and the same errors
         compile = {"optimizer": "sgd", "loss": SPARSE, "run_eagerly": True, **dict(compile)}
-    return pytest.param(says, build, compile, call, arguments, id=label(f"{call}({name})"))
+    case = says, build, compile, call, arguments
+    return pytest.param(*case, id=label(f"{call}({name})"), marks=marks)
 
 
 COMPILE = [
@@ -95,25 +98,28 @@ COMPILE = [
     row("outputs have no names", compile={"loss": {"dense_1": SPARSE}}),
     row("accuracy", compile={"metrics": ["acuracy"]}),
     row("metric", compile={"metrics": ["crossentropy"]}),
-    row("metric", compile={"metrics": [None]}),
+    row("metric", compile={"metrics": [None]}, marks=needs_keras("3.14", "trains without it")),
     row("metric", compile={"metrics": [3]}),
     row(
         r"`metrics` should .*output names .*\['klass', 'value'\] or .* structure .*\['X', 'X'\]\.",
         build=two_outputs,
         y=[Y, VALUE],
         compile={**BOTH, "metrics": ["acc", "mae", "mse"]},
+        marks=NAMES_IN_A_WRAPPER,
     ),
     row(
         r"`metrics` should .* match the output structure of the model: \('X', 'X'\)\.",
         build=without_names,
         y=(Y, VALUE),
         compile={**BOTH, "metrics": ["acc", "mae", "mse"]},
+        marks=needs_keras("3.14", "names only the number of outputs"),
     ),
     row(
         "`metrics`.*klass",
         build=two_outputs,
         y=[Y, VALUE],
         compile={**BOTH, "metrics": {"nope": "acc"}},
+        marks=needs_keras("3.14", "does not name the outputs there are"),
     ),
     row(
         "`weighted_metrics`",
@@ -126,6 +132,7 @@ COMPILE = [
         build=two_outputs,
         y=[Y, VALUE],
         compile={"loss": {"klass": SPARSE}},
+        marks=NAMES_IN_A_WRAPPER,
     ),
     row("No loss", build=two_named, **DICTS, compile={"loss": {"klass": None, "value": None}}),
     row("`loss`", build=two_named, **DICTS, compile={"loss": {"nope": "mse"}}),

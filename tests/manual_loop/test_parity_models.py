@@ -17,7 +17,7 @@ from cases import (
     mlp,
     plain,
 )
-from parity import assert_parity, covers, fit, train
+from parity import assert_parity, covers, fit, needs_keras, train
 
 layers, ops = keras.layers, keras.ops
 SHORT = {"epochs": 2, "batch_size": 8, "validation_split": 0.3}
@@ -172,8 +172,8 @@ BOTH = {"x": X, "y": {"klass": Y, "size": VALUE}}
 NO_METRICS = {"metrics": None}
 
 
-def case(topic, build, data=CLASSES, **compile):
-    return pytest.param(build, data, compile, id=topic, marks=covers(f"model: {topic}"))
+def case(topic, build, data=CLASSES, *marks, **compile):
+    return pytest.param(build, data, compile, id=topic, marks=[covers(f"model: {topic}"), *marks])
 
 
 MODELS = [
@@ -215,6 +215,7 @@ MODELS = [
         "subclassed, outputs in outputs",
         Nested,
         {"x": X, "y": {"first": Y, "rest": [VALUE, VALUE]}},
+        needs_keras("3.14", "takes no metrics of outputs in outputs"),
         loss={"first": SPARSE, "rest": ["mse", "mae"]},
         metrics={"first": ["acc"], "rest": [["mae"], ["mse"]]},
     ),

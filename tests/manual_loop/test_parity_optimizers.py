@@ -5,7 +5,7 @@ import inspect
 import keras
 import pytest
 from cases import CLASSES, SHORT, SPARSE, plain
-from parity import assert_parity, covers, fit
+from parity import assert_parity, covers, fit, needs_keras
 
 optimizers = keras.optimizers
 Adam = optimizers.Adam
@@ -20,8 +20,8 @@ EXPORTED = [
 ]
 
 
-def case(topic, make):
-    return pytest.param(make, id=topic, marks=covers(f"optimizer: {topic}"))
+def case(topic, make, *marks):
+    return pytest.param(make, id=topic, marks=[covers(f"optimizer: {topic}"), *marks])
 
 
 OPTIONS = [
@@ -41,6 +41,7 @@ OPTIONS = [
         lambda: optimizers.MultiOptimizer(
             optimizers.OptimizerMap(Adam(), {".*kernel": optimizers.SGD(0.1)})
         ),
+        needs_keras("3.15", "has no MultiOptimizer"),
     ),
     case("momentum and nesterov", lambda: optimizers.SGD(0.1, momentum=0.9, nesterov=True)),
     case("a schedule: ExponentialDecay", lambda: Adam(schedules.ExponentialDecay(0.1, 3, 0.5))),

@@ -15,11 +15,17 @@ import keras_fit
 import manual_loop
 from fit_unfolded.comparison.record import Recorder
 from fit_unfolded.comparison.ulp import log_distance
+from manual_loop.keras_version import since
 
 TRAINERS = {"keras_fit": keras_fit.Trainer, "manual_loop": manual_loop.Trainer}
 
 
 covers = pytest.mark.covers  # what a test holds, for docs/coverage.md: see coverage_table.py
+
+
+def needs_keras(version, reason):
+    """A mark: skip the test with a Keras before `version`, such as "3.14"; what that one does."""
+    return pytest.mark.skipif(not since(version), reason=f"Keras before {version} {reason}")
 
 
 def observe(side, script, *args, seed=0, **kwargs):

@@ -144,6 +144,7 @@ def test_recurrent_layers_with_xla():
 def test_functions_run_eagerly():
     def script(Trainer):
         warnings.filterwarnings("ignore", "Even though the `tf.config")  # one for each tf.data map
+        warnings.filterwarnings("ignore", "__array__ implementation")  # of NumPy, as everywhere
         compile = compile_with(optimizer="sgd", steps_per_execution=2)
         return train(Trainer, plain, compile, CLASSES, **SHORT)
 
