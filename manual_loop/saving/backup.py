@@ -9,6 +9,7 @@ As `keras.callbacks.BackupAndRestore` (`keras/src/callbacks/backup_and_restore.p
 3. a process that dies while it writes leaves a complete backup, see `backup_file.py`.
 """
 
+import copy
 import datetime
 import pathlib
 import warnings
@@ -194,7 +195,8 @@ class Backup(keras.callbacks.Callback):
 
     def write(self, state):
         """Make this the newest backup, in the background."""
-        backup_file.write_soon(self.path, state)
+        variables = state.pop("variables")  # copies already; the rest may change meanwhile
+        backup_file.write_soon(self.path, copy.deepcopy(state) | {"variables": variables})
 
 
 def variables_of(model, step):
