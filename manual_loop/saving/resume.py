@@ -171,6 +171,7 @@ class Resumption(NoBackup):
         return self._since >= every
 
     def _write(self, epoch, step, logs):
+        self._distribution.from_chief(None)  # the other workers have come as far
         if self._is_writer:
             data = self._batches.get_state(step)
             state = self._backup.state(

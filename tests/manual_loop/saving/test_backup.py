@@ -180,7 +180,7 @@ LATE = [(kind, (2, 3)) for kind in DATA]
 EARLY = [(kind, (0, 1)) for kind in ("arrays", "tf.data of unknown length", "PyDataset")]
 
 
-@covers("resume: from any batch", promise="0 ULP against an undisturbed training")
+@covers("callback: Backup", promise="0 ULP against an undisturbed training")
 @pytest.mark.filterwarnings("ignore:Your input ran out of data")
 @pytest.mark.parametrize(("kind", "at"), LATE + EARLY)
 def test_from_any_batch(kind, at, trainer, tmp_path):
