@@ -45,7 +45,7 @@ QUICK := tests/test_imports.py tests/test_details.py tests/test_equality_can_fai
 	$(LOOP)/saving/test_parity_saving.py::test_all_that_was_compiled_comes_back
 
 .PHONY: compare bench bench-calls bench-peers gpu-check has-gpu scaling test test-quick test-keras fuzz \
-	keras-suite mutants corpus wheel-test site site-test lint format clean
+	keras-suite mutants torture corpus wheel-test site site-test lint format clean
 
 compare: $(STAMP)
 	$(BIN)/fit-unfolded compare
@@ -105,6 +105,10 @@ keras-suite: $(PEERS)
 # Mutation testing of the loop, see docs/mutants.md: make mutants N=300
 mutants: $(MUTANTS)
 	$(BIN)/python tests/support/mutants.py $(or $(N),150) --jobs $(JOBS)
+
+# Trainings that are killed at random moments and started again: make torture N=100 WORKERS=2
+torture: $(STAMP)
+	$(BIN)/python tests/support/torture.py $(or $(N),100) --workers $(or $(WORKERS),1) --write
 
 # How well `fit-unfolded check` diagnoses hand-written loops; writes the figures into docs/check.md.
 corpus: $(STAMP)

@@ -33,6 +33,10 @@ class Trainer:
 
     @functools.wraps(keras.Model.fit)
     def fit(self, *args, **kwargs):
+        callbacks = kwargs.get("callbacks")
+        for callback in callbacks if isinstance(callbacks, list) else ():
+            if hasattr(callback, "set_callbacks"):  # a `Backup`: Keras tells it of no others
+                callback.set_callbacks(callbacks)
         return self.model.fit(*args, **kwargs)
 
     @functools.wraps(keras.Model.evaluate)

@@ -93,17 +93,17 @@ def is_due(epoch, validation_freq):
     )
 
 
-def calls_of(batches, function, callbacks):
+def calls_of(batches, choose_steps, callbacks):
     """The calls of one epoch: of several steps each where nobody can tell, see `steps_tuner.py`.
 
     Args:
         batches: `EpochIterator`.
-        function: the `StepFunction` that will be called.
+        choose_steps: of the `StepFunction` that will be called.
         callbacks: `keras.callbacks.CallbackList`.
     """
     if is_own_list(callbacks) or any(map(watches_single_batches, callbacks.callbacks)):
         return iter(batches)
-    return batches.calls(function.choose_steps)
+    return batches.calls(choose_steps)
 
 
 def watch_batches(callbacks):

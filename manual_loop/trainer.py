@@ -26,6 +26,7 @@ from manual_loop.data.epoch_iterator import EpochIterator
 from manual_loop.execution.step_function import concatenate_all, released, take
 from manual_loop.on_batch import OnBatch
 from manual_loop.saving import model_files
+from manual_loop.saving.resume import backup_among
 
 
 class Trainer(OnBatch):
@@ -134,22 +135,26 @@ class Trainer(OnBatch):
         self._distribution.build(model, self._configuration, batches.dataset)
         batches.reset()
 
+        given = callbacks
         callbacks = self._callbacks(
             callbacks, batches, verbose=verbose, epochs=epochs, add_history=True
         )
+        backup = backup_among(given, callbacks, self._configuration, self._distribution, batches)
         model.stop_training = False
         train_function = self._function("train")
         callbacks.on_train_begin()
-        self._distribution.synchronize(model)
         logs: dict[str, Any] = {}
-        epoch_logs = validate = None
+        epoch_logs = backup.restore(epochs)
+        self._distribution.synchronize(model)
+        validate = None
         # BackupAndRestore leaves the epoch to resume at in this attribute, in on_train_begin
         initial_epoch = getattr(model, "_initial_epoch", None) or initial_epoch
         with released(self._functions):
             for epoch in range(initial_epoch, epochs):
                 model.reset_metrics()
                 callbacks.on_epoch_begin(epoch)
-                logs = self._train_epoch(train_function, batches, callbacks, logs)
+                logs = backup.begin_epoch(epoch, logs)
+                logs = self._train_epoch(train_function, batches, callbacks, logs, backup)
                 epoch_logs = dict(self._metrics_or(logs))
 
                 if validation_data is not None and is_due(epoch, validation_freq):
@@ -162,6 +167,7 @@ class Trainer(OnBatch):
                     epoch_logs.update({f"val_{k}": v for k, v in validation_logs.items()})
 
                 callbacks.on_epoch_end(epoch, epoch_logs)
+                backup.after_epoch(epoch_logs)
                 if model.stop_training:
                     break
 
@@ -170,18 +176,21 @@ class Trainer(OnBatch):
             model.optimizer.finalize_variable_values(model.trainable_weights)
         self._distribution.synchronize(model)
         callbacks.on_train_end(logs=epoch_logs)
+        backup.end()
         return model.history
 
-    def _train_epoch(self, train_function, batches, callbacks, logs):
+    def _train_epoch(self, train_function, batches, callbacks, logs, backup):
         """Train on the batches of one epoch; returns the logs of the last step."""
         watched = watch_batches(callbacks)
+        calls = calls_of(batches, backup.limited(train_function.choose_steps), callbacks)
         with batches.catch_stop_iteration():
-            for first_step, last_step, iterator in calls_of(batches, train_function, callbacks):
+            for first_step, last_step, iterator in calls:
                 if watched:
                     callbacks.on_train_batch_begin(first_step)
                 logs = train_function(iterator)
                 if watched:
                     callbacks.on_train_batch_end(last_step, logs)
+                backup.after_steps(last_step + 1, logs)
                 if self.model.stop_training:
                     break
         return logs
@@ -236,8 +245,9 @@ class Trainer(OnBatch):
         model.reset_metrics()
         watched = watch_batches(callbacks)
         logs = {}
+        calls = calls_of(batches, test_function.choose_steps, callbacks)
         with batches.catch_stop_iteration():
-            for first_step, last_step, iterator in calls_of(batches, test_function, callbacks):
+            for first_step, last_step, iterator in calls:
                 if watched:
                     callbacks.on_test_batch_begin(first_step)
                 logs = test_function(iterator)

@@ -152,6 +152,8 @@ PRIVATE = {
     },
     "distribution/multi_worker.py": {"_initial_epoch"},
     "saving/backup.py": {"_initial_epoch"},
+    "saving/resume.py": {"_initial_epoch"},
+    "saving/training_state.py": {"_seed", "_rng"},  # of TensorFlow's eager context
 }
 
 

@@ -25,6 +25,7 @@ SECTIONS = {
         "docs/versions.md",
         "docs/coverage.md",
         "docs/mutants.md",
+        "docs/reliability.md",
     ],
     "Project": ["CONTRIBUTING.md", "CHANGELOG.md"],
 }

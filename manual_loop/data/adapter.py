@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import keras
 import numpy as np
@@ -23,6 +24,9 @@ class DataAdapter:
         batch_size: samples in the first batch, or None if unknown.
         restarts: whether a new iterator starts from the first batch again.
         on_epoch_begin, on_epoch_end: called around each epoch.
+        kind: of data, in words.
+        order: what knows the order of the batches, so that it can be kept: a `ResidentDataset` or
+            a `py_dataset.Order`; None for streams.
     """
 
     dataset: Iterable
@@ -31,6 +35,8 @@ class DataAdapter:
     restarts: bool = True
     on_epoch_begin: Callable = lambda: None
     on_epoch_end: Callable = lambda: None
+    kind: str = "arrays"
+    order: Any = None
 
 
 def first_size(batch):

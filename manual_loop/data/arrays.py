@@ -62,8 +62,10 @@ def array_adapter(
     arrays = tree.lists_to_tuples(tree.map_structure(to_gatherable, arrays))
     steps = math.ceil(samples / batch_size)
     bytes_ = sum(getattr(array, "nbytes", 0) for array in tree.flatten(arrays))
-    make = ResidentDataset if resident and bytes_ <= RESIDENT_BYTES else stream_arrays
-    return DataAdapter(make(arrays, samples, batch_size, shuffle), steps, batch_size)
+    if resident and bytes_ <= RESIDENT_BYTES:
+        dataset = ResidentDataset(arrays, samples, batch_size, shuffle)
+        return DataAdapter(dataset, steps, batch_size, order=dataset)
+    return DataAdapter(stream_arrays(arrays, samples, batch_size, shuffle), steps, batch_size)
 
 
 def to_gatherable(x):

@@ -9,6 +9,7 @@ import warnings
 import keras
 import tensorflow as tf
 
+from manual_loop.data import position
 from manual_loop.data.arrays import array_adapter, is_array
 from manual_loop.data.streams import stream_adapter
 
@@ -68,12 +69,20 @@ class EpochIterator:
         self._begins_twice = distribution.takes_a_first_batch and self._adapter.restarts
         self._num_batches = self._adapter.num_batches
         self._iterator = None
+        self._iterators = 0  # made so far
         self._steps_seen = 0
+        self._first_step = 0  # of the next epoch, where one is resumed
 
     @property
     def dataset(self):
         """The batches, before they are distributed to devices."""
         return self._adapter.dataset
+
+    @property
+    def element_spec(self):
+        """A batch as `tf.TypeSpec`s."""
+        dataset = self.dataset
+        return dataset.element_spec if hasattr(dataset, "element_spec") else dataset.specs[0]
 
     @property
     def num_batches(self):
@@ -104,10 +113,11 @@ class EpochIterator:
         """
         self._adapter.on_epoch_begin()
         size = self._steps_per_execution
+        first, self._first_step = self._first_step, 0
+        if not first and (self._iterator is None or self._steps_per_epoch is None):
+            self._renew_iterator()
         if self.num_batches:
-            if self._iterator is None or self._steps_per_epoch is None:
-                self._renew_iterator()
-            step = 0
+            step = first
             starts = range(0, self.num_batches, size)  # of calls, as in fit: none if size < 0
             while starts and step < self.num_batches:
                 if self._num_batches and self._steps_seen >= self._num_batches:
@@ -122,15 +132,59 @@ class EpochIterator:
             if self._num_batches and self._steps_seen >= self._num_batches:
                 self._renew_iterator()
         else:
-            iterator = iter(self._batches)
-            for step in itertools.count(0, size):  # until the iterator ends: catch_stop_iteration
+            for step in itertools.count(first, size):  # until the iterator ends
                 self._steps_seen = step + size
-                yield step, step + size - 1, iterator
+                yield step, step + size - 1, self._iterator
         self._adapter.on_epoch_end()
 
     def _renew_iterator(self):
         self._iterator = iter(self._batches)
+        self._iterators += 1
         self._steps_seen = 0
+
+    def check_resumable(self, generator):
+        """See `position.check`."""
+        position.check(self._adapter, self._steps_per_epoch, generator)
+
+    def get_state(self, step):
+        """Where the data stand, as plain values and arrays.
+
+        Args:
+            step: batches taken from the epoch; 0 between epochs.
+        """
+        at = 0 if self._iterator is None else self._steps_seen
+        order = self._adapter.order
+        return {
+            "step": step,
+            "at": at,
+            "num_batches": self._num_batches,
+            "iterators": self._iterators,
+            "order": None if order is None else order.get_state(self._iterator, at),
+            "iterator": position.get_iterator(self._adapter, self._iterator),
+        }
+
+    def set_state(self, state, generator=None):
+        """Go on from where `get_state` was called.
+
+        Args:
+            state: what it returned.
+            generator: see `Backup`.
+
+        Returns:
+            In words: how the place was found again.
+        """
+        self._num_batches, self._first_step = state["num_batches"], state["step"]
+        way = position.way_of(self._adapter, state, generator)
+        if way != position.SKIPPED:
+            self._renew_iterator()
+        # a new iterator may draw another order than the one before
+        while self._iterators < state["iterators"] and way == position.SKIPPED:
+            self._renew_iterator()
+        self._iterators, self._steps_seen = state["iterators"], state["at"]
+        if self._adapter.order is not None:
+            self._adapter.order.set_state(state["order"], self._iterator, state["at"])
+        position.set_iterator(self._iterator, state, way)
+        return way
 
     @contextlib.contextmanager
     def catch_stop_iteration(self):

@@ -26,17 +26,12 @@ from manual_loop.data.sample_weights import check_class_weight, weigh_classes
 
 def pydataset_adapter(data, class_weight, shuffle):
     """The `DataAdapter` for a `keras.utils.PyDataset`; with workers, batches are fetched ahead."""
-    enqueuer = None
+    order, enqueuer = Order(data, shuffle), None
     if data.workers > 1 or (data.workers > 0 and data.use_multiprocessing):
-        enqueuer = Enqueuer(data, shuffle)
+        enqueuer = Enqueuer(data, order)
 
     def batches():
-        if enqueuer:
-            found = enqueuer.get()
-        elif data.num_batches is None:
-            found = map(data.__getitem__, itertools.count())
-        else:
-            found = map(data.__getitem__, epoch_order(data.num_batches, shuffle))
+        found = enqueuer.get() if enqueuer else map(data.__getitem__, order.next_epoch())
         for batch in found:
             yield _standardize(batch, class_weight)
 
@@ -47,11 +42,12 @@ def pydataset_adapter(data, class_weight, shuffle):
     dataset = tf.data.Dataset.from_generator(batches, output_signature=common_signature(peeked))
     batch_size = first_size(peeked[0])
     if enqueuer is None:
-        hooks = {"on_epoch_begin": data.on_epoch_begin, "on_epoch_end": data.on_epoch_end}
-        return DataAdapter(dataset.prefetch(tf.data.AUTOTUNE), length, batch_size, **hooks)
+        hooks = {"on_epoch_begin": order.on_epoch_begin, "on_epoch_end": data.on_epoch_end}
+        dataset = dataset.prefetch(tf.data.AUTOTUNE)
+        return DataAdapter(dataset, length, batch_size, **hooks, kind="PyDataset", order=order)
 
     def on_epoch_begin():
-        data.on_epoch_begin()
+        order.on_epoch_begin()
         enqueuer.start()
 
     def on_epoch_end():
@@ -63,17 +59,63 @@ def pydataset_adapter(data, class_weight, shuffle):
     options.autotune.enabled = False
     options.threading.private_threadpool_size = 1
     dataset = dataset.with_options(options)
-    return DataAdapter(
-        dataset, length, batch_size, on_epoch_begin=on_epoch_begin, on_epoch_end=on_epoch_end
-    )
+    hooks = {"on_epoch_begin": on_epoch_begin, "on_epoch_end": on_epoch_end}
+    return DataAdapter(dataset, length, batch_size, **hooks, kind="PyDataset", order=order)
 
 
-def epoch_order(length, shuffle):
-    """The indices of one epoch of a `PyDataset`, shuffled by Python's `random`."""
-    order = list(range(length))
-    if shuffle:
-        random.shuffle(order)
-    return order
+class Order:
+    """The indices of a `PyDataset`, epoch by epoch, shuffled by Python's `random` if asked for.
+
+    Its state holds that of the data too, if they have `get_state` and `set_state`.
+
+    Args:
+        data: a `keras.utils.PyDataset`.
+        shuffle: whether to shuffle those of a data set with a length.
+
+    Attributes:
+        first: number of the batch that this epoch begins with; not 0 if it is resumed.
+    """
+
+    def __init__(self, data, shuffle):
+        self._data = data
+        self._shuffle = shuffle
+        self._indices: Any = None
+        self._resumed_at = 0
+        self.first = 0
+
+    def on_epoch_begin(self):
+        """`PyDataset.on_epoch_begin`, unless the state of the data is from after it."""
+        if not (self._resumed_at and hasattr(self._data, "set_state")):
+            self._data.on_epoch_begin()
+
+    def next_epoch(self):
+        """The indices of the next epoch, or of what is left of one that is resumed."""
+        length = self._data.num_batches
+        self.first, self._resumed_at = self._resumed_at, 0
+        if length is None:
+            return itertools.count(self.first)
+        if not self.first:
+            self._indices = list(range(length))
+            if self._shuffle:
+                random.shuffle(self._indices)
+        return self._indices[self.first :]
+
+    def can_resume(self, steps_per_epoch):
+        """Whether the order can be kept, see `data/position.py`."""
+        data = self._data
+        fetches_ahead = data.workers > 1 or (data.workers > 0 and data.use_multiprocessing)
+        return not fetches_ahead or (data.num_batches is not None and not steps_per_epoch)
+
+    def get_state(self, _, at):
+        """The indices of the epoch that is at batch number `at`, and the state of the data."""
+        own = self._data.get_state() if hasattr(self._data, "get_state") else None
+        return {"indices": self._indices if at else None, "data": own}
+
+    def set_state(self, state, _, at):
+        """Go on from `get_state`."""
+        if state["data"] is not None:
+            self._data.set_state(state["data"])
+        self._indices, self._resumed_at = state["indices"], at
 
 
 def _standardize(batch, class_weight):
@@ -108,20 +150,20 @@ class Enqueuer:
     Args:
         data: a `keras.utils.PyDataset`: `workers`, `use_multiprocessing` and `max_queue_size` are
             its own.
-        shuffle: whether to draw another order of the indices at each `start`.
+        order: an `Order`, whose next epoch is taken at each `start`.
 
     Raises:
         ValueError: data without a length and a queue without a limit.
     """
 
-    def __init__(self, data, shuffle):
+    def __init__(self, data, order):
         if data.num_batches is None and data.max_queue_size < 1:
             raise ValueError(
                 "`max_queue_size` must be positive for a PyDataset with workers and without a "
                 f"length. Received: {data.max_queue_size}"
             )
         self._data = data
-        self._shuffle = shuffle
+        self._order = order
         self._endless = itertools.count()  # continues at the next start
         self._left: collections.deque = collections.deque()  # fetched for an earlier start
         self._coming: collections.deque = collections.deque()  # futures
@@ -139,7 +181,7 @@ class Enqueuer:
             if data.num_batches is None:
                 self._indices = self._endless
             else:
-                self._indices = iter(epoch_order(data.num_batches, self._shuffle))
+                self._indices = iter(self._order.next_epoch())
             if data.use_multiprocessing:
                 context = multiprocessing.get_context()  # on Linux a fork: it inherits the data
                 workers = data.workers, context, _share, (data,)
@@ -169,7 +211,7 @@ class Enqueuer:
         Raises:
             ValueError: stopped meanwhile.
         """
-        for number in itertools.count(1):
+        for number in itertools.count(self._order.first + 1):
             batch = self._next()
             if batch is None:
                 return

@@ -13,6 +13,7 @@ many* is int32. (`tests/support/placement.py` looks up the kernels that TensorFl
 import functools
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from manual_loop.data import sparse
@@ -112,9 +113,42 @@ class ResidentDataset:
             starts = range(0, self._samples, size)
             shuffled = self._within_batches.get_concrete_function(tf.TensorSpec([None], tf.int64))
             order = tf.concat([shuffled(order[at : at + size]) for at in starts], 0)
-        whole = self.full_batches * size
+        return self._divide(order)
+
+    def _divide(self, order):
+        """An order of the samples as `epoch_indices` returns it."""
+        whole = self.full_batches * self.batch_size
         partial = order[whole:] if whole < self._samples else None
-        return tf.reshape(order[:whole], [-1, size]), partial
+        return tf.reshape(order[:whole], [-1, self.batch_size]), partial
+
+    def can_resume(self, steps_per_epoch):
+        """Whether the order can be kept, see `data/position.py`."""
+        return True
+
+    def get_state(self, iterator, at):
+        """The order of an `ArrayIterator` that is at batch number `at`, or of the next: array
+        `[samples]`; None if it is not drawn yet, or not at random.
+        """
+        drawn = iterator.indices if at else self._drawn
+        if drawn is None or not self._shuffle:
+            return None
+        order = np.concatenate([part.numpy().ravel() for part in drawn if part is not None])
+        return order.astype("int32") if self._samples < 2**31 else order
+
+    def set_state(self, state, iterator, at):
+        """Bring a new iterator to the place of `get_state`, with the same order.
+
+        Raises:
+            ValueError: the order is of another number of samples.
+        """
+        if state is not None:
+            if len(state) != self._samples:
+                raise ValueError(
+                    f"is of a training on {len(state)} samples, and these are {self._samples}"
+                )
+            self._drawn = self._divide(tf.constant(state, tf.int64))
+            iterator.indices = self._drawn
+        iterator.position = at
 
 
 class ArrayIterator:

@@ -105,7 +105,8 @@ def dataset_adapter(dataset, class_weight):
     cardinality = int(dataset.cardinality())
     shape = getattr(tree.flatten(dataset.element_spec)[0], "shape", None)
     batch_size = shape[0] if shape is not None and shape.rank else None
-    return DataAdapter(dataset, cardinality if cardinality >= 0 else None, batch_size)
+    num_batches = cardinality if cardinality >= 0 else None
+    return DataAdapter(dataset, num_batches, batch_size, kind="tf.data.Dataset")
 
 
 def generator_adapter(generator):
@@ -129,7 +130,7 @@ def generator_adapter(generator):
 
     dataset = tf.data.Dataset.from_generator(batches, output_signature=signature)
     dataset = dataset.prefetch(tf.data.AUTOTUNE)
-    return DataAdapter(dataset, None, first_size(first[0]), restarts=False)
+    return DataAdapter(dataset, None, first_size(first[0]), restarts=False, kind="generator")
 
 
 def torch_adapter(loader):
@@ -150,7 +151,7 @@ def torch_adapter(loader):
     signature = tuple(common_signature(peeked))
     dataset = tf.data.Dataset.from_generator(batches, output_signature=signature)
     steps = len(loader) if hasattr(loader.dataset, "__len__") else None
-    return DataAdapter(dataset, steps, loader.batch_size)
+    return DataAdapter(dataset, steps, loader.batch_size, kind="torch DataLoader")
 
 
 def _from_torch(leaf):

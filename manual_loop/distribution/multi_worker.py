@@ -37,6 +37,7 @@ from manual_loop.compiled.overrides import own_method
 from manual_loop.distribution.rendezvous import assert_equal, read_cluster, rendezvous
 from manual_loop.distribution.replicas import Replicas
 from manual_loop.execution.graph import graph
+from manual_loop.saving.backup import Backup
 
 tree = keras.tree
 
@@ -207,6 +208,12 @@ class Workers(Replicas):
             variable.assign(np.frombuffer(part, value.dtype).reshape(value.shape))
             at += value.nbytes
 
+    def from_chief(self, content):
+        """See `SingleDevice`."""
+        # never empty: TensorFlow cannot sum arrays without elements
+        sent = self._gather(b"0" if content is None else b"1" + content)[0]
+        return sent[1:] if sent.startswith(b"1") else None
+
     @contextlib.contextmanager
     def errors_of_lost_workers(self):
         """See `SingleDevice`.
@@ -265,12 +272,15 @@ def run_configuration(method, model, arguments):
     """
     compiled = (model.get_compile_config() if model.compiled else None) or {}
     given = {k: v for k, v in arguments.items() if k not in ("verbose", "callbacks", "return_dict")}
+    callbacks = arguments.get("callbacks")
+    callbacks = tree.flatten(getattr(callbacks, "callbacks", callbacks) or [])
     data = [given.pop(name, None) for name in ("x", "y", "sample_weight", "validation_data")]
     configuration = {
         "method": method,
         "variables": [(v.path, v.shape) for v in model.variables],
         **compiled,
         "data": tree.map_structure(describe, data),
+        "backup": any(isinstance(callback, Backup) for callback in callbacks),
         **given,
     }
     # the same function has another address in each process

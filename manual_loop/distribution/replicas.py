@@ -51,6 +51,7 @@ class Replicas(SingleDevice):
 
     keeps_arrays_on_device = False
     takes_a_first_batch = True
+    resumes_within_epochs = False
 
     def __init__(self, strategy):
         self.strategy = strategy

@@ -25,10 +25,12 @@ class SingleDevice:
     Attributes:
         keeps_arrays_on_device: whether arrays may be copied to the device once for all batches.
         takes_a_first_batch: whether `build` needs a batch.
+        resumes_within_epochs: whether a `Backup` may be written within an epoch.
     """
 
     keeps_arrays_on_device = True
     takes_a_first_batch = False
+    resumes_within_epochs = True
 
     def scope(self):
         """A context in which variables are created for all devices."""
@@ -105,6 +107,10 @@ class SingleDevice:
 
     def synchronize(self, model):
         """Give all processes the same values of all variables."""
+
+    def from_chief(self, content):
+        """The bytes that the process has which writes files; None if this is another."""
+        return content
 
     def errors_of_lost_workers(self):
         """A context in which an error says which process is gone, if one is."""

@@ -1,78 +1,208 @@
-"""Backup: an interrupted training resumes after the last completed epoch.
+"""Backup: an interrupted training goes on where it was, and ends as an undisturbed one.
 
 As `keras.callbacks.BackupAndRestore` (`keras/src/callbacks/backup_and_restore.py`, Keras 3.15), but
 
-1. it contains the states of the random generators, so that Dropout continues with the same masks;
-2. weights, optimizer and the epoch number are one file, replaced atomically: a process that dies
-   while it writes leaves the previous backup intact.
+1. all that a training depends on is in it, see `training_state.py`: BackupAndRestore keeps weights,
+   optimizer and the epoch, so Dropout's masks, EarlyStopping's patience and History start anew;
+2. the loop goes on from any batch: BackupAndRestore begins the epoch again, from the weights in the
+   middle of it, and so trains on its first batches twice;
+3. a process that dies while it writes leaves a complete backup, see `backup_file.py`.
 """
 
-import os
+import copy
+import datetime
 import pathlib
+import warnings
 
 import keras
-import numpy as np
+
+from manual_loop.callbacks import to_floats
+from manual_loop.saving import backup_file, training_state
+
+EPOCH = "epoch"
 
 
 class Backup(keras.callbacks.Callback):
-    """Writes all variables at the end of each epoch; `fit` starts from the last backup.
+    """Writes the state of a training as it goes on; `fit` starts from the last one.
 
-    The state of other callbacks and of datasets is not in it, nor is the history. The file is
-    removed when `fit` ends.
+    With `manual_loop.Trainer` it may be anywhere among the callbacks, and a resumed training equals
+    an undisturbed one to the last bit from the backup on. `fit` hears `on_train_begin` again, and
+    `on_epoch_begin` if it goes on within an epoch; then all is set as it was.
+
+    With Keras's own `fit`:
+
+    - Backups are written at the ends of epochs, since fit cannot begin within one. The epoch that
+      was interrupted is trained again as a whole, with the same result.
+    - It must be the last callback, so that it sees what the others have done. Only
+      `keras_fit.Trainer` tells it which they are; else their states are not kept.
+    - A `tf.data.Dataset` that shuffles anew in each epoch starts with its first order again.
+
+    Not in it: random numbers that a step draws by TensorFlow's stateful ops (`tf.random.normal`;
+    Keras's layers do not), and Keras's seed generator of calls without a seed.
 
     Args:
-        path: of the file; must end in `.npz`.
+        path: of the file; must end in `.npz`. The backup before is kept too, in
+            `NAME.previous.npz`, and taken if the newest is damaged. Both are removed when `fit`
+            ends.
+        every: `"epoch"`, or after how many batches as an int, or after what time as a
+            `datetime.timedelta`. With `steps_per_execution`, and under a strategy, at the next end
+            of a call or of an epoch.
+        generator: needed only if `x` is a generator or a `DataLoader`. `"restarts"`: it yields its
+            first batch first again, and those before the backup are skipped; `"continues"`: it
+            yields the one after the backup first.
+
+    Attributes:
+        resumed: None, or in words where the loop went on, and how it found the place in the data.
 
     Raises:
-        ValueError: another ending; from `fit`, a model that is not built, or not the one that the
-            backup is of.
+        ValueError: another ending or value; from `fit`, a model that is not built, or a backup of
+            another model, of other callbacks, or damaged.
     """
 
     writes = True  # see `multi_worker.writes`
 
-    def __init__(self, path):
+    def __init__(self, path, every=EPOCH, generator=None):
         super().__init__()
         self.path = pathlib.Path(path)
         if self.path.suffix != ".npz":
             raise ValueError(f"`path` must end in .npz. Received: {path}")
+        is_count = isinstance(every, int) and not isinstance(every, bool) and every > 0
+        is_time = isinstance(every, datetime.timedelta) and every > datetime.timedelta()
+        if not (is_count or is_time or every == EPOCH):
+            raise ValueError(
+                "`every` must be 'epoch', a positive number of batches, or a positive "
+                f"datetime.timedelta. Received: {every!r}"
+            )
+        if generator not in (None, "restarts", "continues"):
+            raise ValueError(
+                f"`generator` must be 'restarts' or 'continues'. Received: {generator!r}"
+            )
+        self.every = every
+        self.generator = generator
+        self.in_loop = False  # the loop calls by itself what fit calls by the hooks below
+        self.resumed = None
+        self._callbacks = []
+        self._epochs = []  # of the history, until `History.on_train_begin` has been called
+
+    def set_callbacks(self, callbacks):
+        """For Keras's `fit`: the callbacks of this training, whose states are kept too.
+
+        Raises:
+            ValueError: this is not the last of those that have a state.
+        """
+        later = callbacks[callbacks.index(self) + 1 :]
+        if any(map(training_state.has_state, later)):
+            raise ValueError(
+                "`Backup` must be the last of the callbacks of Keras's `fit`, so that it sees what "
+                "the others have done."
+            )
+        self._callbacks = [callback for callback in callbacks if callback is not self]
 
     def on_train_begin(self, logs=None):
-        """Restore the last backup, if there is one."""
+        """Go on from the last backup, if there is one."""
+        if self.in_loop:
+            return
+        if self.every != EPOCH:
+            warnings.warn(
+                "Keras's `fit` cannot begin within an epoch, so `Backup` writes at the ends of "
+                f"epochs, not at `every={self.every!r}`. `manual_loop.Trainer` goes on from any "
+                "batch.",
+                stacklevel=2,
+            )
+        self.prepare()
+        state = backup_file.read(self.path)
+        if state is None:
+            return
+        if state["step"]:
+            raise ValueError(
+                f"{self.path} is a backup within an epoch, where Keras's `fit` cannot begin: go on "
+                "with `manual_loop.Trainer`."
+            )
+        history = self.model.history
+        self.restore(state, [*self._callbacks, history])
+        self._epochs = history.epoch
+        self.model._initial_epoch = self.params["epochs"] if state["stopped"] else state["epoch"]
+
+    def on_epoch_begin(self, epoch, logs=None):
+        """Restore what `History.on_train_begin` has forgotten."""
+        if self._epochs:
+            self.model.history.epoch, self._epochs = self._epochs, []
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Write a backup."""
+        if self.in_loop:
+            return
+        history = keras.callbacks.History()  # as it will be: its turn comes after this callback
+        history.epoch = [*self.model.history.epoch, epoch]
+        history.history = {k: list(v) for k, v in self.model.history.history.items()}
+        for name, value in (logs or {}).items():
+            history.history.setdefault(name, []).append(value)
+        self.write(self.state([*self._callbacks, history], epoch=epoch + 1, logs=logs))
+
+    def on_train_end(self, logs=None):
+        """Remove the backups: the training is complete."""
+        if not self.in_loop:
+            self.on_epoch_begin(0)
+            self.model._initial_epoch = None
+            backup_file.remove(self.path)
+
+    def prepare(self):
+        """Build the optimizer, whose variables are in the backup.
+
+        Raises:
+            ValueError: the model is not built.
+        """
         if not self.model.built:
             raise ValueError("`Backup` needs a built model: call it on one batch before `fit`.")
         if not self.model.optimizer.built:
             self.model.optimizer.build(self.model.trainable_variables)
-        if not self.path.exists():
-            return
-        variables = self._variables()
-        with np.load(self.path) as file:
-            saved = {name: file[name] for name in file.files}
-        epoch = saved.pop("epoch", None)
-        shapes = {name: value.shape for name, value in saved.items()}
-        if epoch is None or shapes != {name: tuple(v.shape) for name, v in variables.items()}:
-            raise ValueError(
-                f"{self.path} is the backup of another model. Remove it, or name another `path`."
-            )
-        for name, variable in variables.items():
-            variable.assign(saved[name])
-        self.model._initial_epoch = int(epoch)  # where fit, Keras's too, looks for it
 
-    def on_epoch_end(self, epoch, logs=None):
-        """Write the backup."""
-        values = {name: keras.ops.convert_to_numpy(v) for name, v in self._variables().items()}
-        part = self.path.with_name(f".{self.path.name}.{os.getpid()}")
+    def state(self, callbacks, *, epoch, step=0, logs=None, data=None):
+        """What a backup holds.
+
+        Args:
+            callbacks: all of the training.
+            epoch, step: where the training stands: the epoch, and the batches trained on in it.
+            logs: of the last epoch, or of the last step.
+            data: `EpochIterator.get_state`.
+        """
+        return {
+            "epoch": epoch,
+            "step": step,
+            "logs": to_floats(logs or {}),
+            "stopped": self.model.stop_training,
+            "data": data,
+            "callbacks": training_state.get_callback_states(callbacks),
+            "random": training_state.get_random_states(),
+            "variables": training_state.get_variables(variables_of(self.model, step)),
+        }
+
+    def restore(self, state, callbacks):
+        """Set the variables, callbacks and random generators as they were.
+
+        Raises:
+            ValueError: the state is of another model, or of other callbacks.
+        """
         try:
-            with part.open("wb") as file:
-                np.savez(file, epoch=epoch + 1, **values)
-            part.replace(self.path)
-        finally:
-            part.unlink(missing_ok=True)
+            training_state.set_callback_states(callbacks, state["callbacks"])
+            if state["variables"] is not None:
+                variables = variables_of(self.model, state["step"])
+                training_state.set_variables(variables, state["variables"])
+        except ValueError as error:
+            message = f"{self.path} {error}. Remove it, or name another `path`."
+            raise ValueError(message) from error
+        training_state.set_random_states(state["random"])
 
-    def on_train_end(self, logs=None):
-        """Remove the backup: the training is complete."""
-        self.path.unlink(missing_ok=True)
+    def write(self, state):
+        """Make this the newest backup, in the background."""
+        variables = state.pop("variables")  # copies already; the rest may change meanwhile
+        backup_file.write_soon(self.path, copy.deepcopy(state) | {"variables": variables})
 
-    def _variables(self):
-        """dict: a name that no other has -> variable, of the model and of its optimizer."""
-        both = [*self.model.variables, *self.model.optimizer.variables]
-        return {f"{number} {v.path}": v for number, v in enumerate(both)}
+
+def variables_of(model, step):
+    """Those of the model and of its optimizer, and within an epoch those of its metrics."""
+    variables = [*model.variables, *model.optimizer.variables]
+    if not step:
+        return variables
+    own = {id(variable) for variable in variables}
+    return variables + [v for v in model.metrics_variables if id(v) not in own]

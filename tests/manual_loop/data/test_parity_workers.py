@@ -9,7 +9,7 @@ from cases import X, Y, compile_with, plain
 from parity import Pair, assert_same, covers, first_difference, fit, watch
 from platforms import needs_fork
 
-from manual_loop.data.py_dataset import Enqueuer
+from manual_loop.data.py_dataset import Enqueuer, Order
 
 
 class Numbered(keras.utils.PyDataset):
@@ -136,7 +136,7 @@ def test_a_batch_that_fails(pair, steps):
 
 def test_the_queue_has_a_size():
     data = Numbered(20, max_queue_size=3)
-    enqueuer = Enqueuer(data, shuffle=False)
+    enqueuer = Enqueuer(data, Order(data, shuffle=False))
     enqueuer.start()
     batches = enqueuer.get()
     next(batches)
@@ -145,7 +145,7 @@ def test_the_queue_has_a_size():
     with pytest.raises(ValueError, match="before `on_epoch_begin`"):
         next(batches)
     with pytest.raises(ValueError, match="max_queue_size"):
-        Enqueuer(Numbered(None, max_queue_size=0), shuffle=False)
+        Enqueuer(Numbered(None, max_queue_size=0), Order(None, shuffle=False))
 
 
 def test_batches_of_none_are_left_out():
@@ -153,7 +153,8 @@ def test_batches_of_none_are_left_out():
         def __getitem__(self, index):
             return None if index % 2 else index
 
-    enqueuer = Enqueuer(Gaps(6), shuffle=False)
+    data = Gaps(6)
+    enqueuer = Enqueuer(data, Order(data, shuffle=False))
     enqueuer.start()
     assert list(enqueuer.get()) == [0, 2, 4]
     enqueuer.stop()
@@ -172,7 +173,7 @@ def test_processes_see_the_data_as_the_epoch_begins():
             return np.array([self.epoch, index])
 
     data = Counted(3, use_multiprocessing=True)
-    enqueuer = Enqueuer(data, shuffle=False)
+    enqueuer = Enqueuer(data, Order(data, shuffle=False))
     for epoch in (1, 2):
         data.on_epoch_begin()
         enqueuer.start()

@@ -187,8 +187,7 @@ def test_a_port_that_outlives_its_process_for_a_moment():
 @covers("workers: one dies", promise="0 ULP: a restart ends with the weights of an undisturbed run")
 def test_a_restart_goes_on_from_the_backup(found):
     for seen in found["resume"]:
-        assert len(seen["history"]["loss"]) == 2  # of three epochs
-        for name in ("weights", "optimizer variables"):
+        for name in ("weights", "optimizer variables", "epochs"):
             assert first_difference(seen[name], found["two"][0]["trained"][name]) is None
         assert seen["backup is left"] is False
 
@@ -439,12 +438,10 @@ def test_train_with_an_unusable_tf_config(monkeypatch, capsys):
     assert error.count("\n") == 1
 
 
-def test_a_backup_of_another_model(tmp_path):
+def test_a_file_that_is_no_backup(tmp_path):
     trainer = manual_loop.Trainer(plain())
     trainer.compile("sgd", "mse")
     data = {"x": X, "y": X[:, :3], "verbose": 0}
     np.savez(tmp_path / "other.npz", epoch=1, weights=np.zeros(3))
-    with pytest.raises(ValueError, match="is the backup of another model"):
+    with pytest.raises(ValueError, match="is no backup"):
         trainer.fit(**data, callbacks=[Backup(tmp_path / "other.npz")])
-    with pytest.raises(ValueError, match=r"`path` must end in \.npz"):
-        Backup(tmp_path / "backup.h5")
