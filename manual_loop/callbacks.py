@@ -127,11 +127,11 @@ def watches_single_batches(callback):
 
 
 def watches_batches(callback):
-    """Whether a callback does anything before or after a batch of training or evaluation.
+    """Whether a callback does anything before or after a batch.
 
     If none does, nobody sees the logs of a batch, and they are not even turned into floats.
     """
-    hooks = ("on_batch", "on_train_batch", "on_test_batch")
+    hooks = ("on_batch", "on_train_batch", "on_test_batch", "on_predict_batch")
     return any(
         getattr(getattr(callback, name), "__func__", None) is not getattr(BASE, name)
         for hook in hooks

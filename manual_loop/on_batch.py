@@ -113,7 +113,7 @@ class OnBatch:
         """The model's outputs for one batch (`keras.Model.predict_on_batch`), as NumPy arrays."""
         self._check("predict_on_batch", locals())
         self._distribution.build(self.model, None, OneBatch((x,)))
-        return concatenate_all([self._function("predict")([(x,)])])
+        return concatenate_all([self._function("predict").run_on_batch((x,))])
 
     def _logs_of(self, kind, batch, return_dict):
         """Run the train or the test function on one batch: the logs as `evaluate` returns them."""

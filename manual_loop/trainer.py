@@ -23,7 +23,7 @@ from manual_loop.compiled.overrides import overridable, own_method, own_validati
 from manual_loop.compiled.refusals import refuse_arguments
 from manual_loop.data.arrays import split
 from manual_loop.data.epoch_iterator import EpochIterator
-from manual_loop.execution.step_function import concatenate_all, released, take
+from manual_loop.execution.step_function import concatenate_all, released
 from manual_loop.on_batch import OnBatch
 from manual_loop.saving import model_files
 from manual_loop.saving.resume import backup_among
@@ -276,10 +276,10 @@ class Trainer(OnBatch):
         model.stop_predicting = False
         callbacks.on_predict_begin()
         collected = []
-        with batches.catch_stop_iteration():
-            for first_step, last_step, iterator in batches:
+        with released(self._functions), batches.catch_stop_iteration():
+            for first_step, last_step, iterator in calls_of(batches, predict_function, callbacks):
                 callbacks.on_predict_batch_begin(first_step)
-                outputs = predict_function(take(iterator, model.steps_per_execution))
+                outputs = predict_function(iterator)
                 collected.append(outputs)
                 callbacks.on_predict_batch_end(last_step, {"outputs": outputs})
                 if model.stop_predicting:

@@ -61,6 +61,7 @@ class ResidentDataset:
     Attributes:
         arrays: tensors, or a structure of them; on a GPU some are `WidenedTensor`s.
         full_batches, num_batches: batches without the partial last one, and with it.
+        rest: samples in the partial batch, 0 if there is none.
         specs: `tf.TypeSpec`s of the arrays, of the indices of full batches `[batches, batch_size]`
             and of the partial batch `[samples]`, None if there is none.
         signature: text of `specs`, equal for datasets that one traced graph can serve.
@@ -76,18 +77,19 @@ class ResidentDataset:
         self.batch_size = batch_size
         self._shuffle = shuffle
         self._samples = samples
-        self._permutation = tf.function(permutation, autograph=False).get_concrete_function(
-            samples, shuffle
-        )
+        # without a shuffle, nothing is drawn: it is not worth a graph
+        self._permutation = shuffle and tf.function(
+            permutation, autograph=False
+        ).get_concrete_function(samples, shuffle)
         self._within_batches = tf.function(tf.random.shuffle, autograph=False)
         self._drawn = None
 
-        self.full_batches, rest = divmod(samples, batch_size)
-        self.num_batches = self.full_batches + (rest > 0)
+        self.full_batches, self.rest = divmod(samples, batch_size)
+        self.num_batches = self.full_batches + (self.rest > 0)
         # with a partial batch no batch size is static: fit's pipeline has one shape for all batches
-        size = None if rest else batch_size
+        size = None if self.rest else batch_size
         full = tf.TensorSpec([None, size], tf.int64)
-        partial = tf.TensorSpec([None], tf.int64) if rest else None
+        partial = tf.TensorSpec([None], tf.int64) if self.rest else None
         self.specs = tree.map_structure(_open_samples, self.arrays), full, partial
         self.signature = repr(self.specs)
 
@@ -103,12 +105,13 @@ class ResidentDataset:
         Returns:
             int64 `[full batches, batch_size]`, and int64 `[rest]` or None for the partial batch.
         """
-        if self._drawn is None or self._permutation.graph.seed is None:
+        if self._drawn is None or (self._permutation and self._permutation.graph.seed is None):
             self._drawn = self._draw()
         return self._drawn
 
     def _draw(self):
-        order, size = self._permutation(), self.batch_size
+        order = self._permutation() if self._permutation else permutation(self._samples, False)
+        size = self.batch_size
         if self._shuffle == "batch":
             starts = range(0, self._samples, size)
             shuffled = self._within_batches.get_concrete_function(tf.TensorSpec([None], tf.int64))

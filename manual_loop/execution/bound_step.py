@@ -55,7 +55,7 @@ class BoundSteps(dict):
         if draws(one.graph):
             return UnboundStep(one, steps)
         if steps == 1 and not self._jit_compile and can_be_joined(one):
-            return JoinedSteps(one, dataset, self._step)
+            return JoinedSteps(one, dataset, functools.partial(array_block, self._step))
         in_graph = steps > 1 and gains_from_a_block(dataset.specs, one.graph, self._jit_compile)
         block = array_block(self._step, steps, self._jit_compile) if in_graph else None
         return BoundStep(one, dataset, steps, block and graph(block, self._jit_compile))
@@ -196,12 +196,12 @@ class JoinedSteps(BoundStep):
 
     Args:
         one, dataset: see `BoundStep`.
-        step: `data -> logs`, a `tf.function`.
+        block: `steps -> block`, for which see `BoundStep`.
     """
 
-    def __init__(self, one, dataset, step):
+    def __init__(self, one, dataset, block):
         self._joined = tf.Variable(0, dtype=tf.int64, trainable=False)  # steps of a block
-        super().__init__(one, dataset, self._joined, graph(array_block(step, self._joined, False)))
+        super().__init__(one, dataset, self._joined, graph(block(self._joined)))
         self._tuner = StepsTuner()
         self._last_joined = 0
 

@@ -13,12 +13,12 @@ from manual_loop.execution.graph import empty, graph, nodes_of
 tree = keras.tree
 
 
-def array_block(step, steps, jit_compile):
+def array_block(step, steps, jit_compile=False):
     """`(arrays, full, partial, at) -> logs`: up to `steps` steps from batch number `at` on.
 
     Args:
         step: `data -> logs`, a `tf.function`.
-        steps: how many.
+        steps: how many; an int, or a variable.
         jit_compile: whether the block is compiled with XLA.
     """
     loop = xla_stages.array_loop if jit_compile else array_loop

@@ -21,6 +21,7 @@ import tensorflow as tf
 
 from manual_loop.data.resident import ArrayIterator
 from manual_loop.execution import xla_stages
+from manual_loop.execution.bound_prediction import BoundPredictions
 from manual_loop.execution.bound_step import BoundSteps
 from manual_loop.execution.graph import graph, on_plain_tensors
 from manual_loop.execution.multi_step import empty_logs, gains_from_a_block, stream_block
@@ -108,7 +109,7 @@ class StepFunction:
 
 
 class PredictFunction:
-    """A function of a list of batches that returns the model's outputs for all of them.
+    """A function of an iterator: the model's outputs for the next batches, one after the other.
 
     Args: as in `StepFunction`; `step` is `data -> outputs`. Made for one step per call, the
         function ignores all batches but the first, as in fit.
@@ -118,6 +119,7 @@ class PredictFunction:
         step = on_plain_tensors(step)
         if jit_compile and not run_eagerly:
             step = graph(step, jit_compile=True)
+        self._steps = steps_per_execution
         several = steps_per_execution() > 1
 
         def run(batches):
@@ -127,13 +129,37 @@ class PredictFunction:
             return outputs
 
         self._run = run if run_eagerly else graph(run)
+        binds = not run_eagerly and not several
+        self._on_arrays = BoundPredictions(self._run, jit_compile) if binds else None
 
-    def __call__(self, batches):
-        """The outputs, batch by batch on axis 0."""
-        return self._run(batches)
+    def __call__(self, iterator):
+        """The outputs, batch by batch on axis 0.
+
+        Raises:
+            StopIteration: the data end before the first step.
+        """
+        bound = self._bound(iterator)
+        return bound(iterator) if bound else self._run(take(iterator, self._steps()))
+
+    def choose_steps(self, iterator, left):
+        """See `StepFunction`."""
+        bound = self._bound(iterator)
+        return bound.choose_steps(iterator, left) if bound else self._steps()
+
+    def run_on_batch(self, data):
+        """The outputs for one batch of arrays or tensors."""
+        return self._run([data])
+
+    def _bound(self, iterator):
+        """The `BoundPrediction` for one batch of arrays per call; None where there is none."""
+        if self._on_arrays is None or not isinstance(iterator, ArrayIterator):
+            return None
+        return self._on_arrays.of(iterator.dataset) if self._steps() == 1 else None
 
     def release(self):
-        """Nothing is bound."""
+        """Release the arrays that the calls have bound."""
+        if self._on_arrays is not None:
+            self._on_arrays.release()
 
 
 @contextlib.contextmanager
