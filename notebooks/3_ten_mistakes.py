@@ -106,6 +106,7 @@ def build():
 #
 # What `compile` and `fit` do with this model, in six functions. Each exercise replaces one of them.
 
+
 # %%
 def compiled(model):
     """What `compile` makes of its arguments."""
@@ -209,6 +210,7 @@ check_loop()
 #
 # The training loss falls faster than with `fit`. On new data the model is worse.
 
+
 # %%
 def train_step(loop, x, y):
     """Forward, loss, backward, update, metrics."""
@@ -249,6 +251,7 @@ check_loop(train_step)
 #
 # And the weights of the first layer grow larger than with `fit`.
 
+
 # %%
 def train_step(loop, x, y):
     """Forward, loss, backward, update, metrics."""
@@ -285,39 +288,43 @@ check_loop(train_step)
 #
 # </details>
 #
-# ## 3. The loss starts at the right value and falls too slowly
+# ## 3. The accuracy is ahead of the loss
 #
-# The last layer has a softmax. What does the loss expect?
+# The loss is right. The accuracy is that of another moment.
+
 
 # %%
-def compiled(model):
-    """What `compile` makes of its arguments."""
-    return SimpleNamespace(
-        model=model,
-        optimizer=keras.optimizers.Adam(),
-        loss_fn=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-        mean_loss=keras.metrics.Mean(),
-        accuracy=keras.metrics.SparseCategoricalAccuracy(),
-    )
+def train_step(loop, x, y):
+    """Forward, loss, backward, update, metrics."""
+    with tf.GradientTape() as tape:
+        y_pred = loop.model(x, training=True)
+        loss = loop.loss_fn(y, y_pred) + tf.add_n(loop.model.losses)
+    weights = loop.model.trainable_weights
+    gradients = tape.gradient(loss, weights)
+    loop.optimizer.apply_gradients(zip(gradients, weights, strict=True))
+    loop.mean_loss.update_state(loss, sample_weight=tf.shape(x)[0])
+    loop.accuracy.update_state(y, loop.model(x))
 
 
-check_loop(compiled)
+check_loop(train_step)
 
 # %% [markdown]
-# <details markdown="1"><summary>Solution: <code>logits-as-probabilities</code></summary>
+# <details markdown="1"><summary>Solution: <code>metrics-after-update</code></summary>
 #
-# With `from_logits=True` the loss applies a softmax of its own, to the outputs of the model's softmax.
+# `fit` updates the metrics with the predictions that the loss was made of. A second forward pass takes
+# time, and sees the weights after the update, with Dropout off.
 #
 # ```python
-# def compiled(model):
-#     """What `compile` makes of its arguments."""
-#     return SimpleNamespace(
-#         model=model,
-#         optimizer=keras.optimizers.Adam(),
-#         loss_fn=keras.losses.SparseCategoricalCrossentropy(),
-#         mean_loss=keras.metrics.Mean(),
-#         accuracy=keras.metrics.SparseCategoricalAccuracy(),
-#     )
+# def train_step(loop, x, y):
+#     """Forward, loss, backward, update, metrics."""
+#     with tf.GradientTape() as tape:
+#         y_pred = loop.model(x, training=True)
+#         loss = loop.loss_fn(y, y_pred) + tf.add_n(loop.model.losses)
+#     weights = loop.model.trainable_weights
+#     gradients = tape.gradient(loss, weights)
+#     loop.optimizer.apply_gradients(zip(gradients, weights, strict=True))
+#     loop.mean_loss.update_state(loss, sample_weight=tf.shape(x)[0])
+#     loop.accuracy.update_state(y, y_pred)
 # ```
 #
 # </details>
@@ -325,6 +332,7 @@ check_loop(compiled)
 # ## 4. The first epoch is right, the second is not
 #
 # From the second epoch on the steps are too large.
+
 
 # %%
 def train(model, x, y, validation_data, epochs, batch_size):
@@ -370,6 +378,7 @@ check_loop(train)
 #
 # The model learns nothing, whatever the learning rate.
 
+
 # %%
 def batches(x, y, batch_size, shuffle=False):
     """The rows of one epoch, as a dataset of batches."""
@@ -397,6 +406,7 @@ check_loop(batches)
 # ## 6. Some rows are never seen
 #
 # In each epoch the model gets fewer rows than there are.
+
 
 # %%
 def batches(x, y, batch_size, shuffle=False):
@@ -426,6 +436,7 @@ check_loop(batches)
 # ## 7. The loss shown falls more slowly than the loss
 #
 # The weights are right. The history is not, from the second epoch on.
+
 
 # %%
 def run_epoch(loop, step, dataset):
@@ -458,6 +469,7 @@ check_loop(run_epoch)
 # ## 8. The loss of an epoch is off by a little
 #
 # With 40 rows and batches of 16 it differs; with batches of 20 it would not.
+
 
 # %%
 def train_step(loop, x, y):
@@ -499,6 +511,7 @@ check_loop(train_step)
 #
 # Two validations in a row of the same model give two values.
 
+
 # %%
 def test_step(loop, x, y):
     """Forward, loss, metrics."""
@@ -529,6 +542,7 @@ check_loop(test_step)
 # ## 10. The numbers are right, and the loop is slow
 #
 # `check` calls this loop equal to `fit`. Look below the table.
+
 
 # %%
 def train(model, x, y, validation_data, epochs, batch_size):
