@@ -3,9 +3,9 @@
 import json
 import re
 
-import notebooks
 import pytest
 
+import notebooks
 from fit_unfolded import pitfalls
 
 SOURCES = sorted(notebooks.NOTEBOOKS.glob("*.py"))
