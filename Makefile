@@ -45,17 +45,21 @@ QUICK := tests/test_imports.py tests/test_details.py tests/test_equality_can_fai
 	$(LOOP)/distribution/test_multi_worker.py::test_a_rendezvous \
 	$(LOOP)/saving/test_parity_saving.py::test_all_that_was_compiled_comes_back
 
-.PHONY: compare bench bench-peers gpu-check has-gpu scaling test test-quick test-keras fuzz \
+.PHONY: compare bench bench-calls bench-peers gpu-check has-gpu scaling test test-quick test-keras fuzz \
 	keras-suite mutants corpus wheel-test site site-test notebooks lint format clean
 
 compare: $(STAMP)
 	$(BIN)/fit-unfolded compare
 
 bench: $(STAMP)
-	$(BIN)/fit-unfolded bench
+	$(BIN)/fit-unfolded bench --submit
+
+# Each call on this machine, by pytest-benchmark: for work on the code, not for claims.
+bench-calls: $(STAMP)
+	$(BIN)/python -m pytest benchmarks
 
 bench-peers: $(PEERS)
-	$(BIN)/fit-unfolded bench --peers
+	$(BIN)/fit-unfolded bench --peers --submit
 
 # Parity, tolerances and throughput on this machine's GPU; writes results/gpu-check.md.
 gpu-check: has-gpu $(GPU)

@@ -23,14 +23,16 @@ TESTS = Path(__file__).parent
 # that came last would keep a single process busy while the others are done.
 LONGEST = [
     "manual_loop/distribution/test_replicas.py",
+    "fit_unfolded/check/test_check.py",
     "manual_loop/distribution/test_multi_worker.py",
     "manual_loop/execution/test_parity_execution.py",
     "manual_loop/data/test_parity_data.py",
     "test_fuzz.py",
     "manual_loop/test_parity_overrides.py",
     "manual_loop/compiled/test_parity_compile.py",
-    "manual_loop/test_parity_fit.py",
     "fit_unfolded/pitfalls/test_pitfalls.py",
+    "manual_loop/test_parity_fit.py",
+    "fit_unfolded/check/test_more.py",
     "manual_loop/saving/test_parity_saving.py",
     "manual_loop/execution/test_parity_precision.py",
     "manual_loop/test_parity_callbacks.py",

@@ -45,7 +45,6 @@ def test_what_was_seen_is_all_there_and_not_empty(seen):
         "weights",
         "optimizer variables",
         "evaluate",
-        "evaluate(return_dict=True)",
         "predict",
         "calls of evaluate and predict",
         "warnings",
@@ -55,7 +54,7 @@ def test_what_was_seen_is_all_there_and_not_empty(seen):
     assert list(seen["history"]) == ["acc", "loss", "val_acc", "val_loss"]
     assert seen["epochs"] == [0, 1]
     assert len(seen["weights"]) == 9  # of 2 Dense and BatchNormalization, and Dropout's seed
-    assert seen["optimizer variables"]["adam/iteration"] == 4
+    assert seen["optimizer variables"]["sgd/iteration"] == 4
     assert len(seen["evaluate"]) == 2
     assert seen["predict"].shape == (22, 3)
     methods = {method for method, *_ in seen["calls"] + seen["calls of evaluate and predict"]}

@@ -41,7 +41,7 @@ PROGRAM = """\
 from fuzz import *
 
 with policy("float32"):
-    hold(plain, lambda: dict(loss="mse"), lambda: as_arrays(X, ONE_HOT), epochs=1)
+    hold(plain, lambda: dict(loss="mse", run_eagerly=True), lambda: as_arrays(X, ONE_HOT), epochs=1)
 """
 
 

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from fit_unfolded.bench.cases import SEED, TRAINERS, Case, Variant
+from fit_unfolded.bench.cases import SEED, TRAINERS, Case, Variant, settle
 from fit_unfolded.bench.measure import in_turns, turns_of
 from fit_unfolded.bench.models import Model
 from manual_loop.data.arrays import stream_arrays
@@ -24,10 +24,12 @@ Piece = Callable[[], Any]
 def anatomy_of_a_step(model: Model) -> dict[str, float]:
     """Seconds per step, one step per call without XLA: part -> median of alternating rounds.
 
+    A callback reads the loss after each batch, so that the loop joins no steps.
+
     `fit` and `loop` are whole epochs, the others calls in an empty `for` loop, one for each step of
     an epoch. On a CPU.
     """
-    trainers, epochs = _trained(model, "step", xla=False)
+    trainers, epochs = _trained(model, "step")
     x, y = model.data()
     (bound,) = trainers["loop"]._function("train")._on_arrays.values()
     step = bound._run_full.function
@@ -61,7 +63,7 @@ def anatomy_of_a_step(model: Model) -> dict[str, float]:
 
 def anatomy_of_an_epoch(model: Model) -> dict[str, float]:
     """Seconds per epoch in one XLA program: part -> median of alternating rounds."""
-    trainers, epochs = _trained(model, "block", xla=True)
+    trainers, epochs = _trained(model, "block XLA")
     x, y = model.data()
     loop = trainers["loop"]
     (bound,) = loop._function("train")._on_arrays.values()
@@ -84,11 +86,13 @@ def anatomy_of_an_epoch(model: Model) -> dict[str, float]:
     return {name: seconds[name] for name in ("fit", "loop", *pieces)}
 
 
-def _trained(model: Model, mode: str, xla: bool) -> tuple[dict[str, Any], Piece]:
+def _trained(model: Model, mode: str) -> tuple[dict[str, Any], Piece]:
     """Both trainers, traced; and a function that returns the seconds of an epoch of each."""
-    case = Case(model, mode, xla=(xla,))
-    trainers = {side: case.trainer(Variant(side, xla)) for side in TRAINERS}
+    case = Case(model, (mode,))
+    trainers = {side: case.trainer(Variant(side, mode)) for side in TRAINERS}
     x, y = model.data()
+    if mode == "step":
+        settle(trainers["loop"], x, y, model)
     runners = {
         side: turns_of(trainer, {"x": x, "y": y}, model.batch_size, case.epochs_per_turn)
         for side, trainer in trainers.items()

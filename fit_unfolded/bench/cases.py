@@ -1,12 +1,14 @@
-"""What is timed: a model in one execution mode, by fit and by the loop, with XLA and without."""
+"""What is timed: a model in each execution mode, by fit and by the loop."""
 
 import functools
 import gc
+import io
 import logging
+import math
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from contextlib import contextmanager, redirect_stdout
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import keras
@@ -16,80 +18,110 @@ import tensorflow as tf
 import keras_fit
 import manual_loop
 from fit_unfolded.bench import models
-from fit_unfolded.bench.measure import LossesDiffer, Measurement, Ratio, measure
-from fit_unfolded.bench.models import MODELS, Model, compile_arguments
+from fit_unfolded.bench.measure import (
+    Stopwatch,
+    Turn,
+    Watch,
+    check_turns,
+    check_variables,
+    in_turns,
+    turns_of,
+    variables_of,
+)
+from fit_unfolded.bench.models import LARGE_MODELS, MODELS, Model, compile_arguments
+from manual_loop.execution.bound_step import JoinedSteps
+from manual_loop.execution.dispatch import CALLS
+from manual_loop.execution.steps_tuner import SECONDS
 
 TRAINERS: dict[str, Any] = {"fit": keras_fit.Trainer, "loop": manual_loop.Trainer}
 SEED = 0
 
 # It advises against many traces of one function; here each is a new model's, and wanted.
 logging.getLogger("tensorflow").setLevel(logging.ERROR)
-FIRST_STEPS = 5
-XLA_TOLERANCE = 1e-5  # relative, of each batch's loss in the first epoch; XLA rounds differently
+
+
+class Mode(NamedTuple):
+    """How a trainer is compiled and called.
+
+    Attributes:
+        compile: "default", no argument about execution, so that fit runs one step in a call, and
+            the loop as many as take some 50 ms where nobody can tell (`StepsTuner`); "block",
+            `steps_per_execution` of a whole epoch; "block XLA".
+        callback: of the timed calls. `Watch` reads the loss after each call of the step, so the
+            loop, too, runs one step in a call unless it was compiled otherwise.
+        rows: of a `fit` of two epochs that is timed as a whole; None to time epochs.
+    """
+
+    compile: str
+    callback: Callable[[], Stopwatch] = Stopwatch
+    verbose: int = 0
+    rows: int | None = None
+
+
+MODES = {
+    "default": Mode("default"),
+    "default, verbose=1": Mode("default", verbose=1),
+    "step": Mode("default", Watch),
+    "block": Mode("block", Watch),
+    "block XLA": Mode("block XLA", Watch),
+    "short fit": Mode("default", rows=100),
+}
+TURNS = 8  # at most; the loop of "short fit" then still runs single steps, as after the first fit
+EXPLICIT = ("step", "block", "block XLA")  # among which the best of each implementation is sought
 
 
 class Variant(NamedTuple):
-    """One implementation, with XLA or without."""
+    """One implementation in one mode, a key of `MODES`."""
 
     side: str
-    xla: bool
+    mode: str
 
     def __str__(self) -> str:
-        return f"{self.side} XLA" if self.xla else self.side
+        return f"{self.side} {self.mode}"
 
 
 @dataclass(frozen=True)
 class Case:
-    """A model in one mode and precision: all its variants are timed in turns with each other.
-
-    Attributes:
-        mode: "eager"; "step", one step per call; "block", a multi-step call of a whole epoch.
-        policy: Keras's dtype policy, such as "mixed_bfloat16".
-        xla: the kinds of variants: without XLA, with it.
-    """
+    """A model and its modes: all variants are timed in turns with each other, in one process."""
 
     model: Model
-    mode: str
+    modes: tuple[str, ...]
     policy: str = "float32"
-    xla: tuple[bool, ...] = (False, True)
-
-    def __str__(self) -> str:
-        precision = "" if self.policy == "float32" else f" {self.policy}"
-        return f"{self.model.name} {self.mode}{precision}"
 
     @property
     def variants(self) -> list[Variant]:
-        """fit, loop, fit XLA, loop XLA, as far as they apply."""
-        return [Variant(side, xla) for xla in self.xla for side in TRAINERS]
+        """fit and loop in each mode."""
+        return [Variant(side, mode) for mode in self.modes for side in TRAINERS]
 
     @property
     def pairs(self) -> list[tuple[Variant, Variant]]:
         """The variants that must be equal to the last bit."""
-        return [(Variant("fit", xla), Variant("loop", xla)) for xla in self.xla]
+        return [(Variant("fit", mode), Variant("loop", mode)) for mode in self.modes]
 
     @property
     def epochs_per_turn(self) -> int:
-        """One that is not counted, and one that is; or five if an epoch takes milliseconds."""
-        return 6 if self.model.name == "lesson" and self.mode != "eager" else 2
+        """One that is not counted, and one that is; or three if an epoch takes milliseconds."""
+        return 4 if self.model.name == "lesson" else 2
 
     def build(self) -> Any:
         """A new model with the same weights each time."""
         keras.utils.set_random_seed(SEED)
         return self.model.build()
 
-    def how(self, variant: Variant) -> dict[str, Any]:
-        """Arguments of compile that select the execution mode."""
-        return {
-            "run_eagerly": self.mode == "eager",
-            "jit_compile": variant.xla,
-            "steps_per_execution": self.model.steps if self.mode == "block" else 1,
-        }
-
     def trainer(self, variant: Variant, **arguments: Any) -> Any:
         """A new compiled trainer; `arguments` override those of compile."""
         trainer = TRAINERS[variant.side](self.build())
-        trainer.compile(**compile_arguments() | self.how(variant) | arguments)
+        trainer.compile(**compile_arguments() | self.how(MODES[variant.mode].compile) | arguments)
         return trainer
+
+    def how(self, compiled: str) -> dict[str, Any]:
+        """Arguments of compile about execution."""
+        if compiled == "default":
+            return {}
+        return {
+            "jit_compile": compiled == "block XLA",
+            "steps_per_execution": self.model.steps,
+        }
 
 
 def on_gpu() -> bool:
@@ -97,116 +129,167 @@ def on_gpu() -> bool:
     return bool(tf.config.list_logical_devices("GPU"))
 
 
-def all_cases() -> list[Case]:
-    """The whole suite. float16 is left out on a CPU, which has no arithmetic for it."""
-    cases = []
-    for model in MODELS.values():
-        # eager needs no more batches to be measured, and is slow
-        eager = model.cut(16 * model.batch_size)
-        cases += [Case(eager, "eager", xla=(False,)), Case(model, "step"), Case(model, "block")]
-    mixed = "mixed_float16" if on_gpu() else "mixed_bfloat16"
-    for name in ("mlp", "transformer"):
-        cases.append(Case(MODELS[name], "step", mixed, xla=(False,)))
-        cases.append(Case(MODELS[name], "block", mixed, xla=(False,)))
-    return cases
+def suite_cases() -> dict[str, Case]:
+    """The whole suite, by the names of the models."""
+    modes = tuple(mode for mode in MODES if mode != "short fit")
+    cases = {name: Case(model, modes) for name, model in MODELS.items()}
+    cases["lesson"] = replace(cases["lesson"], modes=tuple(MODES))
+    return cases | {name: Case(model, ("default",)) for name, model in LARGE_MODELS.items()}
 
 
-def sweeps() -> dict[str, list[tuple[int, Case]]]:
-    """The mlp over batch size, width and number of samples: by name, `(value, case)`."""
+def sweeps() -> dict[str, list[tuple[int, Model]]]:
+    """The mlp over batch size and width: by name, `(value, model)`."""
     mlp = MODELS["mlp"]
-
-    def cases(values: list[int], change: Callable[[int], Model], modes: tuple[str, ...]):
-        return [(v, Case(change(v), mode, xla=(False,))) for v in values for mode in modes]
-
+    sizes = (8, 32, 128, 512)
+    widths = (16, 64, 256, 1024)
     return {
-        "batch size": cases(
-            [8, 16, 32, 64, 128, 256, 512, 1024],
-            lambda size: replace(mlp, batch_size=size, samples=min(32 * size, 8192)),
-            ("step", "block"),
-        ),
-        "width": cases(
-            [16, 64, 256, 1024, 2048],
-            lambda width: replace(mlp, build=functools.partial(models.mlp, width), samples=2048),
-            ("step",),
-        ),
-        "samples": cases(
-            [1024, 4096, 16384, 60000], lambda samples: replace(mlp, samples=samples), ("step",)
-        ),
+        "batch size": [(n, replace(mlp, batch_size=n, samples=min(32 * n, 8192))) for n in sizes],
+        "width": [
+            (n, replace(mlp, build=functools.partial(models.mlp, n), samples=2048)) for n in widths
+        ],
     }
 
 
 def quick_cases() -> list[Case]:
-    """One step per call without XLA, and multi-step calls with and without it."""
+    """fit's default and the loop's, and multi-step calls; with XLA where a CPU gains from it."""
+    slow_with_xla = () if on_gpu() else ("cnn", "digits")
+    modes = ("default", "block", "block XLA")
     return [
-        Case(model, mode, xla=(False,) if mode == "step" or model.name == "cnn" else (False, True))
+        Case(model, modes[:2] if model.name in slow_with_xla else modes)
         for model in MODELS.values()
-        for mode in ("step", "block")
     ]
 
 
 @dataclass(frozen=True)
 class Result:
-    """What was measured of one case.
+    """What one process measured of one case.
 
     Attributes:
-        measurement: times of all variants, by `str(variant)`.
-        first_step: seconds from compile to the end of the first batch, a list for each variant.
-        ratios: speedup of the loop over fit: "", "XLA", and "best", each with XLA or without,
-            whichever is faster.
+        turns: of each variant.
+        first_step: seconds from compile to the end of the first batch; modes that are compiled
+            alike share a trainer, and stand here once, as that of `Mode.compile`.
     """
 
     case: Case
-    measurement: Measurement
-    first_step: dict[str, list[float]]
-    ratios: dict[str, Ratio] = field(init=False)
+    turns: dict[Variant, list[Turn]]
+    first_step: dict[Variant, float]
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "ratios", _ratios(self.case, self.measurement))
+    def seconds(self, variant: Variant) -> np.ndarray:
+        """Seconds `[turns, epochs]` of the counted epochs."""
+        return np.array([turn.seconds for turn in self.turns[variant]])
+
+
+class _Terminal(io.StringIO):
+    """Takes what a progress bar writes, as a terminal would, and drops it."""
+
+    def isatty(self) -> bool:
+        return True
+
+    def write(self, text: str) -> int:
+        return len(text)
 
 
 def run(
     case: Case,
     seconds: float,
-    turns: int = 15,
-    at_least: int = 5,
-    first_steps: int = FIRST_STEPS,
-    each_turn: Callable[[], None] = lambda: None,
+    number: int = 0,
+    turns: int = TURNS,
+    at_least: int = 3,
 ) -> Result:
-    """Measures all variants of a case, once they have been found to compute the same.
+    """Measures all variants of a case in this process.
 
     Args:
         seconds: no turn begins later, once there are `at_least` turns (and at most `turns`).
-        first_steps: at most so many fresh models of each variant are timed to their first step;
-            no round of them begins after three times `seconds`.
+        number: of the process; in odd ones the loop comes first.
 
     Raises:
-        LossesDiffer: two variants that should be equal are not, see `batch_losses` and `measure`.
+        LossesDiffer: fit and loop are not equal in a mode, see `check_turns` and `check_variables`.
     """
+    order = case.variants[::-1] if number % 2 else case.variants
     with precision(case.policy):
         x, y = case.model.data()
-        check_batch_losses(case, {v: batch_losses(case, v, x, y) for v in case.variants})
-        starts: dict[str, list[float]] = {str(variant): [] for variant in case.variants}
+        trainers: dict[tuple[str, str], Any] = {}
+        first_step = {}
+        for variant in order:
+            key = (variant.side, MODES[variant.mode].compile)
+            if key in trainers:
+                continue
+            trainers[key], first_step[Variant(*key)] = _start(case, variant, x, y)
+            if key == ("loop", "default"):
+                settle(trainers[key], x, y, case.model)
+        runners = {
+            str(v): _runner(case, v, trainers[v.side, MODES[v.mode].compile], x, y) for v in order
+        }
+        pairs = [(str(a), str(b)) for a, b in case.pairs]
+        check = functools.partial(check_turns, pairs)
+        with redirect_stdout(_Terminal()):
+            found = in_turns(runners, SEED, turns, at_least, seconds, check)
+        for compiled in dict.fromkeys(MODES[mode].compile for mode in case.modes):
+            check_variables(*((side, trainers[side, compiled]) for side in TRAINERS))
+    return Result(case, {v: found[str(v)] for v in case.variants}, first_step)
+
+
+def _runner(
+    case: Case, variant: Variant, trainer: Any, x: np.ndarray, y: np.ndarray
+) -> Callable[[int], Turn]:
+    mode = MODES[variant.mode]
+    size, epochs = case.model.batch_size, case.epochs_per_turn
+    if mode.rows is None:
+        return turns_of(trainer, {"x": x, "y": y}, size, epochs, mode.verbose, mode.callback)
+    x, y = x[: mode.rows], y[: mode.rows]
+
+    def fits(seed: int) -> Turn:
+        """As many calls of fit as a turn of another mode has epochs; the first is not counted."""
+        seconds, losses = [], []
+        keras.utils.set_random_seed(seed)
+        for _ in range(epochs):
+            begin = time.perf_counter()
+            history = trainer.fit(x, y, batch_size=size, epochs=2, verbose=mode.verbose)
+            tf.test.experimental.sync_devices()
+            seconds.append(time.perf_counter() - begin)
+            losses.append(history.history["loss"])
+        return Turn(seconds[1:], losses)
+
+    return fits
+
+
+def _start(case: Case, variant: Variant, x: np.ndarray, y: np.ndarray) -> tuple[Any, float]:
+    """A trainer, and seconds from compile to the end of the first batch."""
+    trainer = TRAINERS[variant.side](case.build())
+    arguments = compile_arguments() | case.how(MODES[variant.mode].compile)
+    size = case.model.batch_size
+    keras.utils.set_random_seed(SEED)
+    begin = time.perf_counter()
+    trainer.compile(**arguments)
+    trainer.fit(x[:size], y[:size], batch_size=size, verbose=0)
+    tf.test.experimental.sync_devices()
+    return trainer, time.perf_counter() - begin
+
+
+def settle(loop: Any, x: np.ndarray, y: np.ndarray, model: Model) -> None:
+    """Trains the loop's default until it runs as it will go on, and restores its variables.
+
+    After `CALLS` single steps it joins several in a call, or calls the step by an op. It does
+    neither where steps are so long that two do not fit into a call, nor in large steps with
+    convolutions.
+    """
+
+    def train(epochs: int) -> float:
         begin = time.perf_counter()
-        for number in range(first_steps):
-            if number and time.perf_counter() - begin > 3 * seconds:
-                break
-            for variant in case.variants:
-                starts[str(variant)].append(_first_step(case, variant, x, y))
-        measurement = measure(
-            {str(variant): case.trainer(variant) for variant in case.variants},
-            x,
-            y,
-            case.model.batch_size,
-            SEED,
-            turns=turns,
-            at_least=at_least,
-            seconds=seconds,
-            epochs_per_turn=case.epochs_per_turn,
-            batches=None,
-            pairs=[(str(a), str(b)) for a, b in case.pairs],
-            each_turn=each_turn,
-        )
-    return Result(case, measurement, starts)
+        loop.fit(x, y, batch_size=model.batch_size, epochs=epochs, verbose=0)
+        return time.perf_counter() - begin
+
+    loop.optimizer.build(loop.model.trainable_variables)
+    before = [keras.ops.convert_to_numpy(variable) for variable in variables_of(loop)]
+    train(1)
+    steps = loop._function("train")._on_arrays.values()
+    changes = any(
+        isinstance(step, JoinedSteps) or getattr(step, "_is_small", False) for step in steps
+    )
+    if changes and train(1) / model.steps < SECONDS / 2:
+        train(math.ceil(1.1 * CALLS / model.steps))
+    for variable, value in zip(variables_of(loop), before, strict=True):
+        variable.assign(value)
 
 
 @contextmanager
@@ -252,55 +335,3 @@ def batch_losses(case: Case, variant: Variant, x: np.ndarray, y: np.ndarray) -> 
     keras.utils.set_random_seed(SEED)
     trainer.fit(x, y, batch_size=case.model.batch_size, verbose=0)
     return recorder.values.numpy()
-
-
-def check_batch_losses(case: Case, losses: dict[Variant, np.ndarray]) -> None:
-    """Refuses variants that differ: not at all with XLA or without, and by rounding across.
-
-    Raises:
-        LossesDiffer: names the first batch.
-    """
-    for a, b in case.pairs:
-        _check_close(losses, a, b, 0.0)
-    for a, _ in case.pairs[1:]:
-        _check_close(losses, case.pairs[0][0], a, XLA_TOLERANCE)
-
-
-def _check_close(losses: dict[Variant, np.ndarray], a: Variant, b: Variant, relative: float):
-    bad = ~np.isclose(losses[a], losses[b], rtol=relative, atol=0.0, equal_nan=True)
-    if bad.any():
-        batch = int(np.argmax(bad))
-        raise LossesDiffer(
-            f"epoch 0, batch {batch}: loss {losses[a][batch]} in {a}, {losses[b][batch]} in {b}"
-        )
-
-
-def _first_step(case: Case, variant: Variant, x: np.ndarray, y: np.ndarray) -> float:
-    """Seconds from compile to the end of the first batch: tracing, compiling, starting."""
-    trainer = TRAINERS[variant.side](case.build())
-    arguments = compile_arguments()
-    size = case.model.batch_size
-    begin = time.perf_counter()
-    trainer.compile(**arguments | case.how(variant))
-    trainer.fit(x[:size], y[:size], batch_size=size, verbose=0)
-    tf.test.experimental.sync_devices()
-    return time.perf_counter() - begin
-
-
-def _ratios(case: Case, measurement: Measurement) -> dict[str, Ratio]:
-    ratios = {"XLA" if xla else "": measurement.faster(*_names(xla)) for xla in case.xla}
-    if len(case.xla) > 1:
-        timings = measurement.timings
-        best = {
-            side: min(
-                (str(variant) for variant in case.variants if variant.side == side),
-                key=lambda name: timings[name].median,
-            )
-            for side in TRAINERS
-        }
-        ratios["best"] = measurement.faster(best["loop"], best["fit"])
-    return ratios
-
-
-def _names(xla: bool) -> tuple[str, str]:
-    return str(Variant("loop", xla)), str(Variant("fit", xla))

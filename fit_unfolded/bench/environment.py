@@ -3,6 +3,7 @@
 import os
 import platform
 import re
+import time
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -28,8 +29,13 @@ def environment() -> dict[str, Any]:
         "inter_op_threads": threading.get_inter_op_parallelism_threads(),
         "python": platform.python_version(),
         "versions": versions(),
-        "flags": {name: os.environ[name] for name in FLAGS if name in os.environ},
+        "flags": {name: _without_paths(os.environ[name]) for name in FLAGS if name in os.environ},
     }
+
+
+def _without_paths(value: str) -> str:
+    """A flag that names a file, such as --xla_dump_to, would tell more than the machine."""
+    return " ".join("(a path)" if "/" in word else word for word in value.split())
 
 
 def versions() -> dict[str, str]:
@@ -64,3 +70,59 @@ def cpu_model() -> str:
         return platform.processor() or platform.machine()
     found = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return found[0] if found else platform.machine()
+
+
+# Quiet -----------------------------------------------------------------------------------------
+
+BUSY = 0.1  # share of the cores that other processes may use at the start
+MOST_WAIT = 180.0  # seconds
+
+
+def wait_until_quiet(most: float = MOST_WAIT) -> dict[str, Any]:
+    """Waits until other processes leave the cores alone, or `most` seconds.
+
+    Returns:
+        `busy`, the share of the cores' time that others used at the end; `waited`, seconds;
+        `frequency`, see `frequency`. None for what the system does not tell.
+    """
+    begin = time.perf_counter()
+    busy = busy_share()
+    while busy is not None and busy > BUSY and time.perf_counter() - begin < most:
+        time.sleep(5.0)
+        busy = busy_share()
+    waited = round(time.perf_counter() - begin)
+    return {"busy": busy, "waited": waited, "frequency": frequency()}
+
+
+def busy_share(seconds: float = 2.0) -> float | None:
+    """Share of the cores' time that is used while this process sleeps; stolen time counts."""
+    before = _processor_times()
+    time.sleep(seconds)
+    after = _processor_times()
+    if before is None or after is None or after[1] == before[1]:
+        return None
+    return round(1 - (after[0] - before[0]) / (after[1] - before[1]), 3)
+
+
+def _processor_times() -> tuple[int, int] | None:
+    """Idle and total time of all cores, in ticks; on Linux."""
+    try:
+        first, *_ = Path("/proc/stat").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return None
+    ticks = [int(word) for word in first.split()[1:9]]
+    return ticks[3] + ticks[4], sum(ticks)
+
+
+def frequency() -> float | None:
+    """The clock of the fastest core under load as a share of its maximum, on Linux."""
+    folder = Path("/sys/devices/system/cpu")
+    end = time.perf_counter() + 0.5
+    while time.perf_counter() < end:
+        pass
+    try:
+        now = [int(f.read_text()) for f in folder.glob("cpu[0-9]*/cpufreq/scaling_cur_freq")]
+        most = [int(f.read_text()) for f in folder.glob("cpu[0-9]*/cpufreq/cpuinfo_max_freq")]
+    except (OSError, ValueError):
+        return None
+    return round(max(now) / max(most), 3) if now and most else None

@@ -1,10 +1,10 @@
-"""Throughput of trainers, measured by alternating epochs in one process.
+"""Throughput of trainers, measured by alternating epochs; and the interval of a speedup.
 
-`compare`, `bench` and the benchmark suite all use `measure`. It refuses trainers that did different
-work: the logs that their callbacks receive after each call of the step must be equal, and so must
-their weights and the optimizers' variables at the end.
+Trainers that did different work are refused: the logs that their callbacks receive must be equal,
+and so must their weights and the optimizers' variables at the end.
 """
 
+import functools
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -21,7 +21,10 @@ from fit_unfolded.workloads.user_file import DEFAULT_BATCH_SIZE, first_batches, 
 TURNS = 10
 EPOCHS_PER_TURN = 3
 BATCHES_PER_EPOCH = 64
-UNSTABLE = 0.1  # if an interval extends farther than this part of the ratio
+UNSTABLE = 0.05  # if an interval extends farther than this part of the ratio
+
+# 97.5 % quantiles of Student's t distribution, by degrees of freedom from 1 to 11.
+STUDENT_T = (12.71, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201)
 
 
 class LossesDiffer(RuntimeError):
@@ -33,7 +36,7 @@ class Turn(NamedTuple):
 
     Attributes:
         seconds: of each counted epoch.
-        losses: the loss read after each call of the step, a list for each epoch of the turn.
+        losses: those that the callback read, a list for each epoch of the turn.
     """
 
     seconds: list[float]
@@ -41,7 +44,7 @@ class Turn(NamedTuple):
 
 
 class Ratio(NamedTuple):
-    """Speedup: ratio of median times, with a 95 % interval (`bootstrap`)."""
+    """Speedup, with its 95 % interval: of one process by `bootstrap`, of several by `across`."""
 
     value: float
     low: float
@@ -89,10 +92,10 @@ class Measurement:
         return bootstrap(slow, fast)
 
 
-class Watch(keras.callbacks.Callback):
-    """Records the seconds of each epoch, and the loss after each call of the step.
+class Stopwatch(keras.callbacks.Callback):
+    """Records the seconds of each epoch, and its loss.
 
-    It reads every loss that it receives: a loop whose losses nobody reads does less work.
+    It has no method about batches, so a trainer is free to run many of them in one call.
     """
 
     def __init__(self) -> None:
@@ -104,12 +107,21 @@ class Watch(keras.callbacks.Callback):
         self.losses.append([])
         self._begin = time.perf_counter()
 
-    def on_train_batch_end(self, batch, logs=None):
-        self.losses[-1].append(logs["loss"])
-
     def on_epoch_end(self, epoch, logs=None):
         tf.test.experimental.sync_devices()
         self.seconds.append(time.perf_counter() - self._begin)
+        if logs is not None:
+            self.losses[-1].append(logs["loss"])
+
+
+class Watch(Stopwatch):
+    """Also reads the loss after each call of the step.
+
+    A loop whose losses nobody reads does less work.
+    """
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.losses[-1].append(logs["loss"])
 
 
 def measure(
@@ -151,10 +163,7 @@ def measure(
     reference, *others = trainers
     pairs = [(reference, other) for other in others] if pairs is None else pairs
 
-    def check(number: int, done: Mapping[str, Turn]) -> None:
-        for a, b in pairs:
-            _check_losses(number, (a, done[a].losses), (b, done[b].losses))
-
+    check = functools.partial(check_turns, pairs)
     runners = {
         name: turns_of(trainer, given, batch_size, epochs_per_turn)
         for name, trainer in trainers.items()
@@ -166,14 +175,19 @@ def measure(
 
 
 def turns_of(
-    trainer: Any, given: Mapping[str, Any], batch_size: int | None, epochs: int
+    trainer: Any,
+    given: Mapping[str, Any],
+    batch_size: int | None,
+    epochs: int,
+    verbose: int = 0,
+    callback: Callable[[], Stopwatch] = Watch,
 ) -> Callable[[int], Turn]:
     """`seed -> Turn`: one call of `trainer.fit`, whose first epoch is not counted."""
 
     def turn(seed: int) -> Turn:
-        watch = Watch()
+        watch = callback()
         keras.utils.set_random_seed(seed)
-        how = {"batch_size": batch_size, "epochs": epochs, "verbose": 0}
+        how = {"batch_size": batch_size, "epochs": epochs, "verbose": verbose}
         trainer.fit(**given, **how, callbacks=[watch])
         return Turn(watch.seconds[1:], watch.losses)
 
@@ -234,10 +248,40 @@ def bootstrap(slow: np.ndarray, fast: np.ndarray, resamples: int = 2000) -> Rati
     return Ratio(float(np.median(slow) / np.median(fast)), float(low), float(high))
 
 
+def across(processes: Sequence[tuple[np.ndarray, np.ndarray]]) -> Ratio:
+    """Speedup from several processes, each with the seconds `[turns, epochs]` of slow and fast.
+
+    Each process gives one value: the median over its turns of `log(slow / fast)`, of which both
+    are neighbors in time. The ratio is the geometric mean of the processes, and its 95 % interval
+    is Student's t interval of their logarithms. So the interval contains the variance between
+    processes, such as that of memory layout and thread placement, and needs no model of the
+    variance within one, which only makes the values of the processes less equal.
+
+    Limits: with three processes the interval is wide (t = 4.3) and assumes that the logarithms are
+    about normal; whoever adds processes until it is narrow gets a coverage slightly below 95 %;
+    what is the same in all processes of one machine on one day is not in it. One process has no
+    such interval: use `bootstrap`.
+    """
+    logs = [
+        np.median(np.log(np.median(slow, axis=1) / np.median(fast, axis=1)))
+        for slow, fast in processes
+    ]
+    count = len(logs)
+    t = STUDENT_T[min(count - 1, len(STUDENT_T)) - 1]
+    reach = t * np.std(logs, ddof=1) / math.sqrt(count)
+    value, low, high = np.exp(np.mean(logs) + reach * np.array([0.0, -1.0, 1.0]))
+    return Ratio(float(value), float(low), float(high))
+
+
+def check_turns(pairs: Sequence[tuple[str, str]], turn: int, done: Mapping[str, Turn]) -> None:
+    """Raises LossesDiffer if a loss of the turns of any pair is not equal, bit for bit."""
+    for pair in pairs:
+        _check_losses(turn, *pair, *(done[name].losses for name in pair))
+
+
 def _check_losses(
-    turn: int, expected: tuple[str, list[list[float]]], found: tuple[str, list[list[float]]]
+    turn: int, first: str, name: str, epochs: list[list[float]], others: list[list[float]]
 ) -> None:
-    (first, epochs), (name, others) = expected, found
     for epoch, (losses, other) in enumerate(zip(epochs, others, strict=True)):
         if len(losses) != len(other):
             raise LossesDiffer(
@@ -254,13 +298,14 @@ def _check_losses(
 def check_variables(expected: tuple[str, Any], found: tuple[str, Any]) -> None:
     """Raises LossesDiffer if a variable of two trainers, `(name, trainer)`, is not equal."""
     (first, trainer), (name, other) = expected, found
-    for a, b in zip(_variables(trainer), _variables(other), strict=True):
+    for a, b in zip(variables_of(trainer), variables_of(other), strict=True):
         values, others = keras.ops.convert_to_numpy(a), keras.ops.convert_to_numpy(b)
         if not np.array_equal(values, others, equal_nan=values.dtype.kind == "f"):
             raise LossesDiffer(f"after the last turn: {a.path} differs in {first} and {name}")
 
 
-def _variables(trainer: Any) -> list[Any]:
+def variables_of(trainer: Any) -> list[Any]:
+    """All variables of a trainer's model and of its optimizer."""
     return [*trainer.model.variables, *trainer.optimizer.variables]
 
 

@@ -8,18 +8,19 @@ from typing import Any
 import keras
 import numpy as np
 
-from fit_unfolded.workloads import lesson
+from fit_unfolded.workloads import digits, lesson
 
 
 @dataclass(frozen=True)
 class Model:
-    """A model to train on learnable synthetic data.
+    """A model to train, on learnable synthetic data unless it has its own.
 
     Attributes:
         build: a new `keras.Model` that ends in a softmax.
         shape: of one sample.
         classes: number of labels.
         vocabulary: samples are integers below this; None for float samples.
+        load: `samples -> (x, y)`, instead of synthetic data.
     """
 
     name: str
@@ -30,6 +31,7 @@ class Model:
     batch_size: int
     samples: int
     vocabulary: int | None = None
+    load: Callable[[int], tuple[np.ndarray, np.ndarray]] | None = None
 
     @property
     def steps(self) -> int:
@@ -37,10 +39,13 @@ class Model:
         return math.ceil(self.samples / self.batch_size)
 
     def data(self, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-        """x `[samples, *shape]`, float32 or int32, and y `[samples]` int32, in memory.
+        """x `[samples, *shape]`, float32 or int32, and integer y, in memory.
 
-        A fifth of the labels is shuffled, so that the loss stays large compared with rounding.
+        A fifth of the synthetic labels is shuffled, so that the loss stays large compared with
+        rounding.
         """
+        if self.load is not None:
+            return self.load(self.samples)
         rng = np.random.default_rng(seed)
         kind = rng.integers(self.classes, size=self.samples, dtype=np.int32)
         y = np.where(rng.random(self.samples) < 0.8, kind, rng.permutation(kind))
@@ -108,6 +113,58 @@ def transformer(length: int = 32, width: int = 64, blocks: int = 1, heads: int =
     return keras.Model(tokens, layers.Dense(4, activation="softmax", dtype="float32")(pooled))
 
 
+def resnet20() -> Any:
+    """The residual network of 20 layers for 32x32 pixels in three colors, 10 classes."""
+    layers = keras.layers
+
+    def convolution(x: Any, filters: int, size: int, strides: int) -> Any:
+        convolve = layers.Conv2D(filters, size, strides, padding="same", use_bias=False)
+        return layers.BatchNormalization()(convolve(x))
+
+    image = layers.Input([32, 32, 3])
+    x = layers.ReLU()(convolution(image, 16, 3, 1))
+    for filters in (16, 32, 64):
+        for block in range(3):
+            strides = 2 if block == 0 and filters > 16 else 1
+            shortcut = convolution(x, filters, 1, strides) if strides > 1 else x
+            hidden = layers.ReLU()(convolution(x, filters, 3, strides))
+            x = layers.ReLU()(layers.add([shortcut, convolution(hidden, filters, 3, 1)]))
+    pooled = layers.GlobalAveragePooling2D()(x)
+    return keras.Model(image, layers.Dense(10, activation="softmax")(pooled))
+
+
+VOCABULARY, LENGTH = 1000, 128
+
+
+def language_model(width: int = 256, blocks: int = 4, heads: int = 8) -> Any:
+    """A causal transformer over 128 tokens: 4 layers, 256 wide, 8 heads; the next token."""
+    layers = keras.layers
+    tokens = layers.Input([LENGTH], dtype="int32")
+    x = Positions()(layers.Embedding(VOCABULARY, width)(tokens))
+    for _ in range(blocks):
+        attend = layers.MultiHeadAttention(heads, width // heads)
+        normal = layers.LayerNormalization()(x)
+        x = layers.add([x, attend(normal, normal, use_causal_mask=True)])
+        hidden = layers.Dense(4 * width, activation="gelu")(layers.LayerNormalization()(x))
+        x = layers.add([x, layers.Dense(width)(hidden)])
+    x = layers.LayerNormalization()(x)
+    return keras.Model(tokens, layers.Dense(VOCABULARY, activation="softmax", dtype="float32")(x))
+
+
+def text(samples: int) -> tuple[np.ndarray, np.ndarray]:
+    """Tokens and their successors, both int32 `[samples, 128]`; a line often repeats its first."""
+    rng = np.random.default_rng(0)
+    words = rng.integers(VOCABULARY, size=[samples, LENGTH + 1], dtype=np.int32)
+    words = np.where(rng.random(words.shape) < 0.5, words[:, :1], words)
+    return words[:, :-1], words[:, 1:]
+
+
+def images_of_digits(samples: int) -> tuple[np.ndarray, np.ndarray]:
+    """The first rows of the training set of the workload `digits`."""
+    data = digits.make_data(0)
+    return data.x[:samples], data.y[:samples].astype("int32")
+
+
 MODELS = {
     model.name: model
     for model in (
@@ -115,8 +172,24 @@ MODELS = {
         Model("mlp", "784-512-10", mlp, (784,), 10, 128, 4096),
         Model("cnn", "two convolutions, 28x28", cnn, (28, 28, 1), 10, 128, 1024),
         Model("transformer", "encoder, 64 wide", transformer, (32,), 4, 32, 512, vocabulary=1000),
+        Model(
+            "digits", "a convolution, 8x8", digits.build, (8, 8, 1), 10, 32, 1437,
+            load=images_of_digits,
+        ),
     )
-}
+}  # fmt: skip
+
+# So large that a step takes a good part of a second on a CPU: few steps in an epoch.
+LARGE_MODELS = {
+    model.name: model
+    for model in (
+        Model("resnet20", "ResNet-20, 32x32x3", resnet20, (32, 32, 3), 10, 128, 384),
+        Model(
+            "language model", "causal, 4 layers, 256 wide, 128 tokens", language_model, (LENGTH,),
+            VOCABULARY, 8, 32, load=text,
+        ),
+    )
+}  # fmt: skip
 
 
 def compile_arguments() -> dict[str, Any]:

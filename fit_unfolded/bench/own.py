@@ -295,7 +295,7 @@ def _print(
     console.print(plain_table(HEADERS, lines))
     print(textwrap.fill(LEGEND.format(unit="steps" if epoch is None else "epochs"), 80))
     if any(row.speedup.unstable for row in found):
-        print("Unstable: an interval extends more than 10 % from its ratio; measure again.")
+        print("Unstable: an interval extends more than 5 % from its ratio; measure again.")
     for variant, why in left_out.items():
         console.print(f"{variant}: left out, {why.rstrip('.')}.", markup=False, highlight=False)
     best = max(found, key=lambda row: row.speedup.value)

@@ -8,15 +8,14 @@ from rich.progress import TimeRemainingColumn
 
 from fit_unfolded.bench import cases
 from fit_unfolded.bench.environment import environment
-from fit_unfolded.bench.measure import LossesDiffer, Ratio
-from fit_unfolded.bench.record import record
+from fit_unfolded.bench.measure import LossesDiffer, bootstrap
 from fit_unfolded.common import results
 from fit_unfolded.common.files import created
 from fit_unfolded.common.progress_bars import progress_bars
 from fit_unfolded.common.tables import plain_table
 
 HEADERS = ["", "fit", "loop", "speedup", "95 % interval"]
-QUICK_SECONDS = 3.0  # per case, without its preparation
+QUICK_SECONDS = 8.0  # per case, without its preparation
 
 
 def quick(directory: Path) -> bool:
@@ -29,7 +28,12 @@ def quick(directory: Path) -> bool:
     figures = {"environment": environment(), "cases": found.records, "refused": found.refused}
     with created(directory):
         results.write_json(directory / "quick.json", figures)
-    console.print(f"Samples/s. Written: {directory}/quick.json", markup=False, highlight=False)
+    console.print(
+        "Samples/s. The intervals are of this one process; `fit-unfolded bench` measures several.\n"
+        f"Written: {directory}/quick.json",
+        markup=False,
+        highlight=False,
+    )
     return not found.refused
 
 
@@ -48,26 +52,36 @@ def ratios() -> Ratios:
     with progress_bars(TimeRemainingColumn()) as bars:
         task = bars.add_task("bench", total=len(chosen), note="")
         for case in chosen:
-            bars.update(task, note=str(case))
+            bars.update(task, note=case.model.name)
             try:
-                result = cases.run(case, QUICK_SECONDS, at_least=3, first_steps=0)
+                result = cases.run(case, QUICK_SECONDS)
             except LossesDiffer as refusal:
-                found.refused.append({"case": str(case), "why": str(refusal)})
+                found.refused.append({"case": case.model.name, "why": str(refusal)})
             else:
-                found.records.extend(record(result, variant) for variant in case.variants)
-                found.rows.extend(_rows(result))
+                for mode in case.modes:
+                    _enter(found, result, mode)
             bars.advance(task)
     return found
 
 
-def _rows(result: cases.Result) -> list[list[str]]:
-    rows = []
-    timings = result.measurement.timings
-    for xla in result.case.xla:
-        ratio = Ratio(*result.ratios["XLA" if xla else ""])
-        names = [str(cases.Variant(side, xla)) for side in cases.TRAINERS]
-        speeds = [f"{timings[name].samples_per_second:,.0f}" for name in names]
-        interval = f"{ratio.low:.2f} to {ratio.high:.2f}{' unstable' * ratio.unstable}"
-        label = f"{result.case}{' XLA' * xla}"
-        rows.append([label, *speeds, f"{ratio.value:.2f}", interval])
-    return rows
+def _enter(found: Ratios, result: cases.Result, mode: str) -> None:
+    samples = result.case.model.samples
+    seconds = {side: result.seconds(cases.Variant(side, mode)) for side in cases.TRAINERS}
+    ratio = bootstrap(seconds["fit"], seconds["loop"])
+    speeds = {
+        side: samples / sorted(table.ravel())[table.size // 2] for side, table in seconds.items()
+    }
+    label = f"{result.case.model.name} {mode}"
+    interval = f"{ratio.low:.2f} to {ratio.high:.2f}{' unstable' * ratio.unstable}"
+    found.rows.append(
+        [label, *(f"{speed:,.0f}" for speed in speeds.values()), f"{ratio.value:.2f}", interval]
+    )
+    found.records.append(
+        {
+            "model": result.case.model.name,
+            "mode": mode,
+            "samples": samples,
+            "samples_per_second": speeds,
+            "speedup": list(ratio),
+        }
+    )

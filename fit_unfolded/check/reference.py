@@ -139,15 +139,8 @@ class Reference:
             loss: a compiled loss in the place of the right one; only with this project's step.
         """
         self.restore(state, slots)
-        function, loss = function or self.step_function, loss or self.loss
         with Observer(self.model) as seen:
-            if function is None and loss is None:
-                logs = self.model.train_step(data)
-            else:
-                configuration = self.configuration
-                step = function or train_step
-                compiled = loss or configuration.loss
-                logs = step(self.model, self.optimizer, compiled, configuration.metrics, data)
+            logs = self._train(data, function, loss)
         block = seen.steps[0].blocks[0]
         gradient = block.gradients[0]
         whole = [call for call in block.calls if call.whole]
@@ -157,8 +150,30 @@ class Reference:
             gradients=gradient.values,
             after=state_of(self.model),
             slots=values_of(self.optimizer.variables),
-            logs=floats(logs),
+            logs=logs,
         )
+
+    def logs_of(
+        self,
+        state: State,
+        slots: State | None,
+        data: Any,
+        function: StepFunction | None = None,
+    ) -> dict[str, float]:
+        """The logs of one training step that is not observed; the arguments are those of `step`."""
+        self.restore(state, slots)
+        return self._train(data, function)
+
+    def _train(
+        self, data: Any, function: StepFunction | None, loss: Callable | None = None
+    ) -> dict[str, float]:
+        function, loss = function or self.step_function, loss or self.loss
+        if function is None and loss is None:
+            return floats(self.model.train_step(data))
+        configuration = self.configuration
+        step = function or train_step
+        compiled = loss or configuration.loss
+        return floats(step(self.model, self.optimizer, compiled, configuration.metrics, data))
 
     def update(
         self, state: State, slots: State | None, gradients: dict[int, Any]

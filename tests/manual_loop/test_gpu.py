@@ -258,7 +258,7 @@ def small(monkeypatch):
         workloads.Workload, "load", lambda *args: Data(*(part[:60] for part in load(*args)))
     )
     monkeypatch.setattr(gpu_check, "WAYS", tuple(chosen))
-    tiny = cases.Case(MODELS["lesson"].cut(64), "step", xla=(False,))
+    tiny = cases.Case(MODELS["lesson"].cut(64), ("step",))
     monkeypatch.setattr(cases, "quick_cases", lambda: [tiny])
     yield
     _pywrap_determinism.enable(False)

@@ -108,10 +108,11 @@ def test_fit_in_blocks(block_pair, arguments):
 def test_a_second_fit_goes_on_where_the_first_stopped():
     def script(Trainer):
         trainer = Trainer(mlp())
-        trainer.compile(**compile_with()())
+        compile = compile_with(optimizer="adam")
+        trainer.compile(**compile())
         first = use(trainer, CLASSES, **SHORT)
         second = use(trainer, CLASSES, initial_epoch=2, **{**SHORT, "epochs": 4})
-        trainer.compile(**compile_with()())  # and after compile, the optimizer from its start
+        trainer.compile(**compile())  # and after compile, the optimizer from its start
         return {"first": first, "second": second, "third": use(trainer, CLASSES, **SHORT)}
 
     seen = assert_parity(script=script)

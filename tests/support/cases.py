@@ -113,8 +113,8 @@ def two_named():
 
 
 def compile_with(**arguments):
-    """The usual `compile` arguments with some replaced, for the quickest model."""
-    return lambda: {"optimizer": "adam", "loss": SPARSE, "metrics": ["acc"], **arguments}
+    """The usual `compile` arguments with some replaced: those that are the quickest to trace."""
+    return lambda: {"optimizer": "sgd", "loss": SPARSE, "metrics": ["acc"], **arguments}
 
 
 class Stack(keras.Model):

@@ -46,7 +46,7 @@ def make(Trainer, strategy, build, **compile):
     keras.utils.set_random_seed(0)
     with strategy.scope() if strategy else contextlib.nullcontext():
         trainer = Trainer(build())
-        trainer.compile(**compile_with(**compile)())
+        trainer.compile(**compile_with(**{"optimizer": "adam"} | compile)())
     keras.utils.set_random_seed(0)
     return trainer
 

@@ -85,7 +85,7 @@ def train(Trainer, build, compile, *args, then=None, **kwargs):
 
 
 def use(trainer, data, test=None, callbacks=list, **arguments):
-    """Fit, evaluate twice and predict: a dict of all that is to be seen.
+    """Fit, evaluate and predict: a dict of all that is to be seen.
 
     Args:
         trainer: a compiled `Trainer` of one of the sides.
@@ -97,8 +97,6 @@ def use(trainer, data, test=None, callbacks=list, **arguments):
     recorder = Recorder()
     again = {"verbose": arguments.get("verbose", 0), "callbacks": [recorder]}
     seen["evaluate"] = trainer.evaluate(**for_test(data, test), **again)
-    named = trainer.evaluate(**for_test(data, test), return_dict=True, **again)
-    seen["evaluate(return_dict=True)"] = named
     inputs = {k: v for k, v in for_test(data, test).items() if k in ("x", "batch_size", "steps")}
     seen["predict"] = exact(trainer.predict(**inputs, **again))
     seen["calls of evaluate and predict"] = calls(recorder)

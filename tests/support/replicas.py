@@ -52,7 +52,6 @@ DATA = {"x": X[:EVEN], "y": Y[:EVEN]}
 WEIGHTED = {"x": X, "y": Y, "sample_weight": WEIGHTS, "validation_data": (X[:13], Y[:13])}
 OVERFLOW = {"x": X[:EVEN] * np.where(np.arange(EVEN) == EVEN - 1, 1e6, 1)[:, None], "y": Y[:EVEN]}
 IN_ORDER = {"batch_size": EVEN, "shuffle": False}
-SGD = {"optimizer": "sgd"}  # quickest to trace, where the optimizer makes no difference
 
 
 def scope(replicas):
@@ -133,13 +132,13 @@ def as_generator(samples):
 
 def two_replicas():
     """The last batches, of 22 and 13 in eights, leave both replicas short."""
-    compile = compile_with(weighted_metrics=["acc"])
+    compile = compile_with(optimizer="adam", weighted_metrics=["acc"])
     return compare(2, mlp, compile, WEIGHTED, epochs=2, batch_size=8)
 
 
 def four_replicas():
     """The last batch of 22 in twenties leaves two of four replicas empty."""
-    return compare(4, synchronized, compile_with(**SGD), {"x": X, "y": Y}, epochs=2, batch_size=20)
+    return compare(4, synchronized, compile_with(), {"x": X, "y": Y}, epochs=2, batch_size=20)
 
 
 class Overflow(keras.callbacks.Callback):
@@ -195,15 +194,15 @@ def dataset():
         ]
 
     arguments = {"callbacks": callbacks, "epochs": 4, "steps_per_epoch": 2, "validation_steps": 1}
-    return compare(2, plain, compile_with(**SGD), data, **arguments)
+    return compare(2, plain, compile_with(), data, **arguments)
 
 
 def bfloat16_of_a_pydataset():
-    return compare(2, bfloat16, compile_with(**SGD), lambda: {"x": Batches(X, Y)}, epochs=2)
+    return compare(2, bfloat16, compile_with(), lambda: {"x": Batches(X, Y)}, epochs=2)
 
 
 def eager():
-    return compare(2, plain, compile_with(**SGD, run_eagerly=True), DATA, batch_size=8)
+    return compare(2, plain, compile_with(run_eagerly=True), DATA, batch_size=8)
 
 
 def evaluate_first():
@@ -215,7 +214,7 @@ def evaluate_first():
     def evaluate(trainer, **how):
         return {"evaluate": trainer.evaluate(**how, verbose=0)}
 
-    return compare(2, build, compile_with(**SGD), **DATA, batch_size=8, then=evaluate)
+    return compare(2, build, compile_with(), **DATA, batch_size=8, then=evaluate)
 
 
 def overridden_steps():
@@ -235,7 +234,7 @@ def on_batch():
         logs = [trainer.train_on_batch(**batch), trainer.test_on_batch(**batch)]
         return {"logs": logs, "predict": trainer.predict_on_batch(batch["x"])}
 
-    return compare(2, plain, compile_with(**SGD), x=X[:8], y=Y[:8], then=use)
+    return compare(2, plain, compile_with(), x=X[:8], y=Y[:8], then=use)
 
 
 # The loop alone -----------------------------------------------------------------------------
@@ -244,7 +243,8 @@ def on_batch():
 def against_one_device(replicas, build):
     """The largest difference. No Dropout, whose masks are others."""
     data = {"epochs": 3, "batch_size": 8}
-    return furthest(*(loop(n, build, compile_with(), DATA, **data) for n in (replicas, 1)))
+    adam = compile_with(optimizer="adam")
+    return furthest(*(loop(n, build, adam, DATA, **data) for n in (replicas, 1)))
 
 
 def with_averages(**how):
@@ -262,7 +262,7 @@ def four_against_one_device():
 
 @functools.cache
 def in_order():
-    return loop(2, plain, compile_with(**SGD), DATA, batch_size=8, shuffle=False)
+    return loop(2, plain, compile_with(), DATA, batch_size=8, shuffle=False)
 
 
 def learned(seen):
@@ -272,7 +272,7 @@ def learned(seen):
 def blocks():
     """One batch a call or two: how it differs. No batch of 22 in nines can be halved."""
     seen = [
-        loop(2, plain, compile_with(**SGD, steps_per_execution=n), {"x": X, "y": Y}, batch_size=9)
+        loop(2, plain, compile_with(steps_per_execution=n), {"x": X, "y": Y}, batch_size=9)
         for n in (1, 2)
     ]
     return first_difference(*map(learned, seen)) or is_finite(seen[0])
@@ -290,28 +290,28 @@ def blocks_of_overridden_steps():
 
 
 def generator():
-    seen = loop(2, plain, compile_with(**SGD), {"x": as_generator(EVEN)})
+    seen = loop(2, plain, compile_with(), {"x": as_generator(EVEN)})
     return first_difference(*map(learned, (in_order(), seen)))
 
 
 def unknown_length():
     """Batches of one known size, how many is not known: see `execution.stream_function`."""
     batches = as_dataset().batch(8, drop_remainder=True).filter(lambda *batch: True)
-    seen = loop(2, plain, compile_with(**SGD), {"x": batches})
+    seen = loop(2, plain, compile_with(), {"x": batches})
     return first_difference(*map(learned, (in_order(), seen)))
 
 
 def sparse():
     """Sparse and dense: the largest difference."""
     data = {**DATA, "x": tf.sparse.from_dense(X[:EVEN])}
-    seen = loop(2, plain, compile_with(**SGD), data, batch_size=8, shuffle=False)
+    seen = loop(2, plain, compile_with(), data, batch_size=8, shuffle=False)
     return furthest(seen, in_order())
 
 
 def xla():
     """With XLA and without: the largest difference."""
     with_xla, without = (
-        loop(2, plain, compile_with(**SGD, jit_compile=jit), data, batch_size=8)
+        loop(2, plain, compile_with(jit_compile=jit), data, batch_size=8)
         for jit, data in ((True, {**DATA, "validation_data": (X[:EVEN], Y[:EVEN])}), (False, DATA))
     )
     return furthest(with_xla, without)
@@ -320,7 +320,7 @@ def xla():
 def empty_replica():
     """Four replicas, and two samples in the last batch: for `evaluate`, too."""
     data = {"x": X, "y": Y, "validation_data": (X, Y)}
-    return is_finite(loop(4, with_averages, compile_with(**SGD), data, batch_size=20))
+    return is_finite(loop(4, with_averages, compile_with(), data, batch_size=20))
 
 
 def overflow_on_one_replica():
@@ -332,7 +332,7 @@ def saved():
     """How a model read from a file differs, its optimizer included."""
     with scope(2):
         trainer = manual_loop.Trainer(normalised())
-        trainer.compile(**compile_with()())
+        trainer.compile(**compile_with(optimizer="adam")())
     trainer.fit(**DATA, batch_size=8, verbose=0)
     trainer.save("model.keras")
     with scope(2):

@@ -214,7 +214,7 @@ def _each_batch(found: Comparison, epoch: int) -> tuple[list[dict[str, float]], 
     for step in found.steps_of(epoch):
         found.reference.model.reset_metrics()
         before = step.block.before or []
-        logs.append(found.reference.step(before, step.slots, step.data).logs)
+        logs.append(found.reference.logs_of(before, step.slots, step.data))
         sizes.append(_size(step.data))
     return logs, sizes
 
@@ -285,8 +285,7 @@ def _replay(
     logs: dict[str, float] = {}
     for step in found.steps_of(epoch):
         before = step.block.before or []
-        made = found.reference.step(before, step.slots, step.data, function)
-        logs = made.logs
+        logs = found.reference.logs_of(before, step.slots, step.data, function)
     return logs
 
 

@@ -23,9 +23,9 @@ def build():
 
 def data():
     rng = np.random.default_rng(0)
-    y = rng.integers(0, 3, 46)
-    x = (rng.normal(size=[3, 4])[y] + rng.normal(size=[46, 4])).astype("float32")
-    return {"x": x[:36], "y": y[:36], "validation_data": (x[36:], y[36:])}
+    y = rng.integers(0, 3, 43)
+    x = (rng.normal(size=[3, 4])[y] + rng.normal(size=[43, 4])).astype("float32")
+    return {"x": x[:33], "y": y[:33], "validation_data": (x[33:], y[33:])}
 
 
 def compile():
@@ -36,7 +36,7 @@ def compile():
     }
 
 
-FIT = {"epochs": 2, "batch_size": 16}
+FIT = {"epochs": 2, "batch_size": 20}
 '''
 
 # One long function, tf.data, metric objects.

@@ -21,8 +21,8 @@ def found(report):
 
 # `min_delta` lets no epoch count as better than the first, so that fit stops after the second.
 EARLY = (
-    '"epochs": 2, "batch_size": 16}',
-    '"epochs": 4, "batch_size": 16, "callbacks": [keras.callbacks.EarlyStopping('
+    '"epochs": 2, "batch_size": 20}',
+    '"epochs": 4, "batch_size": 20, "callbacks": [keras.callbacks.EarlyStopping('
     '"val_loss", min_delta=10.0, restore_best_weights=True)]}',
 )
 LAST_LINE = '        history["val_accuracy"].append(acc.result().numpy())\n'
@@ -50,8 +50,8 @@ def test_a_loop_that_does_not_stop_is_told_where_fit_does(write):
 
 
 HALVES = (
-    '"epochs": 2, "batch_size": 16}',
-    '"epochs": 2, "batch_size": 16, "callbacks": '
+    '"epochs": 2, "batch_size": 20}',
+    '"epochs": 2, "batch_size": 20, "callbacks": '
     "[keras.callbacks.LearningRateScheduler(lambda epoch, rate: 0.05 / (1 + epoch))]}",
 )
 
@@ -65,7 +65,7 @@ def test_learning_rates_of_callbacks_are_followed(write):
     assert found(check(write("class", HALVES, (loop, set_rate)))) == ("equal", [])
     report = check(write("class", HALVES))
     assert found(report) == ("different", [("update", ["other-optimizer-arguments"])])
-    assert report.stage.step == 4  # of the second epoch
+    assert report.stage.step == 3  # of the second epoch
 
 
 def test_a_schedule_that_is_asked_for_the_epoch(write):
@@ -153,7 +153,7 @@ def test_what_a_loop_wastes_is_measured(write):
         "tensors-kept": "kept.append(loss)",
         "predict-in-a-loop": "[model.predict_on_batch(xb) for _ in range(2)]",
     }
-    assert report.measured["batches_without_graph"] == 6
+    assert report.measured["batches_without_graph"] == 4
     assert report.measured["grows_by_batch"]["tensors"] >= 1  # predict_on_batch keeps more
     assert any("held by kept (" in cost.says for cost in report.costs)
     assert report.verdict == "equal"
@@ -170,8 +170,8 @@ def test_graphs_are_counted_and_explained(write):
         "retraced-for-numbers",
         "numbers-read-each-batch",
     ]
-    assert report.measured["graphs"]["step"]["graphs"] == 6
-    assert report.costs[0].says.startswith("6 graphs of step in 6 calls: an argument was ")
+    assert report.measured["graphs"]["step"]["graphs"] == 4
+    assert report.costs[0].says.startswith("4 graphs of step in 4 calls: an argument was ")
 
 
 def test_a_loop_without_waste_has_no_costs(write):
@@ -186,7 +186,7 @@ def test_a_loop_without_waste_has_no_costs(write):
     )
     report = check(path)
     assert report.costs == []
-    assert report.measured["graphs"]["step"]["calls"] == 6
+    assert report.measured["graphs"]["step"]["calls"] == 4
 
 
 def test_a_tape_counts_the_steps_in_one_graph():
@@ -219,11 +219,11 @@ def test_growth_is_what_grows_between_all_samples():
 # Data -----------------------------------------------------------------------------------------
 
 DATASET = (
-    '    return {"x": x[:36], "y": y[:36], "validation_data": (x[36:], y[36:])}',
+    '    return {"x": x[:33], "y": y[:33], "validation_data": (x[33:], y[33:])}',
     """
     def batches():
-        for at in range(0, 36, 16):
-            yield x[at : at + 16], y[at : at + 16]
+        for at in range(0, 33, 20):
+            yield x[at : at + 20], y[at : at + 20]
 
     of = tf.TensorSpec([None, 4]), tf.TensorSpec([None], tf.int64)
     return {"x": tf.data.Dataset.from_generator(batches, output_signature=of)}""",
@@ -243,10 +243,10 @@ def train(model, x, epochs):
 
 
 def test_fits_additional_step_is_not_held_against_the_loop(write):
-    batch_size = ('"batch_size": 16}', '"shuffle": False}')
+    batch_size = ('"batch_size": 20}', '"shuffle": False}')
     report = check(write(OVER_DATASET, DATASET, batch_size))
     assert found(report) == ("equal", [])
-    assert any("its optimizer.iterations is 8, after 6 batches" in note for note in report.notes)
+    assert any("its optimizer.iterations is 6, after 4 batches" in note for note in report.notes)
 
 
 def test_fits_one_permutation_is_named(write):

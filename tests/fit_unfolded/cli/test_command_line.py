@@ -109,6 +109,8 @@ REFUSED_BEFORE_TENSORFLOW = [
     (["pitfalls", "no-grph"], "NAME: there is no pitfall 'no-grph'; did you mean no-graph"),
     (["pitfalls", "--output", "x"], "--output: only a single pitfall has a plot"),
     (["bench", "--quick", "--peers"], "--peers: not part of --quick"),
+    (["bench", "--quick", "--submit"], "--submit: not part of --quick"),
+    (["bench", "--submit", "--output", "x"], "--submit: has a directory of its own; leave it or"),
     (["fit"], "no such command 'fit'"),
     (["comp"], "no such command 'comp'. Did you mean 'compare'?"),
 ]

@@ -164,7 +164,7 @@ def test_what_adds_events_adds_them_on_both_sides(case):
 
 def test_a_loss_scale_optimizer_calls_the_one_inside():
     with policy("mixed_float16"):
-        fit, loop = streams(plain, compile_with(), CLASSES, {})
+        fit, loop = streams(plain, compile_with(optimizer="adam"), CLASSES, {})
     assert_equal(fit, loop)
     calls = [event.call for event in fit]
     assert calls.count("loss_scale_optimizer.apply") == 2 * 2

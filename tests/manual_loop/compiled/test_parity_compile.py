@@ -17,10 +17,11 @@ from cases import (
     two_named,
     two_outputs,
 )
-from parity import assert_parity, covers, fit, label, needs_keras
+from parity import assert_parity, covers, fit, label, needs_keras, use
 
 losses, metrics, optimizers = keras.losses, keras.metrics, keras.optimizers
-EAGER = {"run_eagerly": True, "optimizer": "sgd"}  # what runs quickest
+EAGER = {"run_eagerly": True}
+ONCE = SHORT | {"epochs": 1}  # the metrics are reset for the validation, and for `evaluate`
 LIST = {"x": X, "y": [Y, VALUE]}
 DICT = {"x": {"x": X, "side": SIDE}, "y": {"klass": Y, "value": VALUE}}
 
@@ -127,7 +128,7 @@ ONE_OUTPUT = [
 def test_one_output(data, arguments):
     weight = {"sample_weight": X[:, 0] ** 2}
     compile = lambda: compile_with(**{**EAGER, **new(arguments)})()  # noqa: E731
-    assert_parity(functional, compile, {**data, **weight}, **SHORT)
+    assert_parity(functional, compile, {**data, **weight}, **ONCE)
 
 
 TWO = {"loss": [SPARSE, "mse"]}
@@ -163,7 +164,7 @@ LISTED = [
 def test_a_list_of_outputs(data, arguments):
     arguments = {"metrics": None, **arguments}
     compile = lambda: compile_with(**EAGER, **new(arguments))()  # noqa: E731
-    assert_parity(two_outputs, compile, data, **SHORT)
+    assert_parity(two_outputs, compile, data, **ONCE)
 
 
 NAMES = [
@@ -190,7 +191,7 @@ NAMES = [
 def test_a_dict_of_outputs(data, arguments):
     arguments = {"metrics": None, **EAGER, **arguments}
     compile = lambda: compile_with(**new(arguments))()  # noqa: E731
-    assert_parity(two_named, compile, data, **SHORT)
+    assert_parity(two_named, compile, data, **ONCE)
 
 
 def values_named(*names):
@@ -253,11 +254,19 @@ def test_outputs_under_each_others_names():
 @covers("compile: loss", "compile: metrics")
 @pytest.mark.parametrize("block", [1, 2])
 def test_nestings_as_a_graph(block):
-    how = {"metrics": None, "steps_per_execution": block, "optimizer": "sgd"}
+    how = {"metrics": None, "steps_per_execution": block}
     named = {**how, **NAMED, "metrics": {"klass": ["acc"], "value": "mae"}}
-    assert_parity(two_named, compile_with(**named), DICT, **SHORT)
+    assert_parity(two_named, compile_with(**named), DICT, then=use_and_name, **SHORT)
     listed = {**how, **TWO, "loss_weights": [0.5, 2.0], "weighted_metrics": [["acc"], ["mae"]]}
-    assert_parity(two_outputs, compile_with(**listed), LIST, **SHORT)
+    assert_parity(two_outputs, compile_with(**listed), LIST, then=use_and_name, **SHORT)
+
+
+def use_and_name(trainer, data, **arguments):
+    """As `use`; and the results of `evaluate` by name."""
+    seen = use(trainer, data, **arguments)
+    named = trainer.evaluate(**data, batch_size=8, verbose=0, return_dict=True)
+    assert len(named) == len(seen["evaluate"]) > 2
+    return seen | {"evaluate(return_dict=True)": named}
 
 
 @covers("compile: optimizer")

@@ -31,7 +31,9 @@ def made(monkeypatch):
 
 
 @covers("compile: steps_per_execution", "compile: jit_compile")
-@pytest.mark.parametrize("how", [{}, {"steps_per_execution": 2}, {"jit_compile": True}], ids=str)
+@pytest.mark.parametrize(
+    "how", [{"optimizer": "adam"}, {"steps_per_execution": 2}, {"jit_compile": True}], ids=str
+)
 def test_calls_by_an_op(made, how):
     xla = {"batch_size": 11} if how.get("jit_compile") else {"validation_split": 0.3}
     fitting = {"epochs": 3, "batch_size": 4, "test": {"x": X, "y": Y, "batch_size": 11}, **xla}
@@ -48,11 +50,14 @@ def train_until_it_fails(Trainer):
     with pytest.raises(tf.errors.InvalidArgumentError) as caught:
         trainer.fit(X[:21], labels[:21], batch_size=7, shuffle=False, verbose=0)
     words = str(caught.value)
+    # what does not depend on the loss may be set or not: see docs/tolerances.md
+    weights = [v for v in trainer.model.variables if "seed_generator" not in v.path]
+    moments = [v for v in trainer.optimizer.variables if v.name != "iteration"]
     return {
         "cause": re.search("Received a label value of .*", words)[0],
         "line": "losses.py" in words,
-        "weights": values(trainer.model.variables),
-        "optimizer variables": values(trainer.optimizer.variables),
+        "weights": values(weights),
+        "optimizer variables": values(moments),
     }
 
 

@@ -21,9 +21,9 @@ TEST = {"x": X, "y": Y, "batch_size": 11}
 @pytest.mark.parametrize(
     "how",
     [
-        {},
+        {"optimizer": "adam"},
         {"run_eagerly": True},
-        {"steps_per_execution": 2},
+        {"optimizer": "adam", "steps_per_execution": 2},
         {"steps_per_execution": 50},
         {"steps_per_execution": 2, "run_eagerly": True},
     ],
@@ -36,7 +36,7 @@ def test_each_way_to_run_a_step(how):
 @covers("compile: jit_compile", "compile: steps_per_execution")
 @pytest.mark.parametrize("block", [1, 2])
 def test_xla(block):
-    how = {"jit_compile": True, "steps_per_execution": block}
+    how = {"optimizer": "adam", "jit_compile": True, "steps_per_execution": block}
     assert_parity(mlp, compile_with(**how), CLASSES, TEST, **WHOLE)
 
 

@@ -25,14 +25,14 @@ FIT = {"batch_size": 8, "shuffle": False}
 
 def straight(Trainer, build, data):
     trainer = Trainer(build())
-    trainer.compile(**compile_with()())
+    trainer.compile(**compile_with(optimizer="adam")())
     fit(trainer, data, epochs=3, **FIT)
     return goes_on(trainer, data)
 
 
 def broken(Trainer, build, data, path, Other):
     trainer = Trainer(build())
-    trainer.compile(**compile_with()())
+    trainer.compile(**compile_with(optimizer="adam")())
     fit(trainer, data, epochs=3, **FIT)
     trainer.save(path)
     keras.backend.clear_session(free_memory=False)
@@ -140,7 +140,7 @@ def test_keras_itself_loads_the_loops_file_and_goes_on(suffix, tmp_path):
 def test_saving_leaves_the_trainer_as_it_is(side, tmp_path):
     def script(Trainer, save):
         trainer = Trainer(mlp())
-        trainer.compile(**compile_with()())
+        trainer.compile(**compile_with(optimizer="adam")())
         first = fit(trainer, CLASSES, epochs=1, **FIT)
         if save:
             for name in ("a.h5", "b.keras", "c.h5", "d.keras"):
@@ -161,7 +161,7 @@ def test_saving_leaves_the_trainer_as_it_is(side, tmp_path):
 def test_weights_saved_on_one_side_are_those_of_the_other(tmp_path):
     def script(Trainer):
         trainer = Trainer(mlp())
-        trainer.compile(**compile_with()())
+        trainer.compile(**compile_with(optimizer="adam")())
         fit(trainer, CLASSES, **FIT)
         path = tmp_path / f"{Trainer.__module__}.weights.h5"
         trainer.model.save_weights(path)
