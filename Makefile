@@ -12,6 +12,7 @@ export TF_CPP_MIN_LOG_LEVEL ?= 3
 
 PEERS := $(VENV)/.peers
 SITE_TOOLS := $(VENV)/.site
+NOTEBOOK_TOOLS := $(VENV)/.notebooks
 AXE := $(VENV)/npm/node_modules/axe-core/axe.min.js
 MUTANTS := $(VENV)/.mutants
 GPU := $(VENV)/.gpu
@@ -44,8 +45,8 @@ QUICK := tests/test_imports.py tests/test_details.py tests/test_equality_can_fai
 	$(LOOP)/distribution/test_multi_worker.py::test_a_rendezvous \
 	$(LOOP)/saving/test_parity_saving.py::test_all_that_was_compiled_comes_back
 
-.PHONY: compare bench bench-calls bench-peers gpu-check has-gpu scaling test test-quick test-keras fuzz \
-	keras-suite mutants torture corpus wheel-test site site-test lint format clean
+.PHONY: compare bench bench-calls bench-peers gpu-check has-gpu scaling test test-quick test-keras \
+	fuzz keras-suite mutants torture corpus wheel-test site site-test notebooks lint format clean
 
 compare: $(STAMP)
 	$(BIN)/fit-unfolded compare
@@ -127,6 +128,10 @@ site-test: site
 	@if command -v npm >/dev/null 2>&1; then $(MAKE) --no-print-directory $(AXE); fi
 	$(BIN)/python -m pytest -q tests/website/test_pages.py tests/website/built_site.py
 
+# Makes the notebooks from their sources, and executes them.
+notebooks: $(NOTEBOOK_TOOLS)
+	$(BIN)/python tests/support/notebooks.py
+
 lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -160,6 +165,10 @@ $(GPU): $(STAMP)
 
 $(SITE_TOOLS): $(STAMP)
 	@$(PIP) --editable '.[test,site]'
+	@touch $@
+
+$(NOTEBOOK_TOOLS): $(STAMP)
+	@$(PIP) --editable '.[test,notebooks]'
 	@touch $@
 
 $(AXE):
