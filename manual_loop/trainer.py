@@ -276,8 +276,9 @@ class Trainer(OnBatch):
         model.stop_predicting = False
         callbacks.on_predict_begin()
         collected = []
+        calls = calls_of(batches, predict_function.choose_steps, callbacks)
         with released(self._functions), batches.catch_stop_iteration():
-            for first_step, last_step, iterator in calls_of(batches, predict_function, callbacks):
+            for first_step, last_step, iterator in calls:
                 callbacks.on_predict_batch_begin(first_step)
                 outputs = predict_function(iterator)
                 collected.append(outputs)
