@@ -16,8 +16,11 @@ def refuse_arguments(names):
 
 
 def refuse_fractions(arguments, **more):
-    """Raise TypeError for a number of samples, steps or epochs that is not an integer."""
+    """Raise TypeError for a number of samples, steps or epochs that is not an integer.
+
+    What is empty counts as not given, as in fit.
+    """
     for name, value in {**arguments, **more}.items():
         counts = name.endswith(("batch_size", "epochs", "epoch", "steps", "steps_per_execution"))
-        if counts and value is not None and not hasattr(value, "__index__"):
+        if counts and not hasattr(value, "__index__") and value:
             raise TypeError(f"`{name}` must be an integer. Received: {value!r}")

@@ -6,6 +6,7 @@ a global seed every epoch of a fit has the *same* permutation.
 """
 
 import math
+import operator
 
 import keras
 import numpy as np
@@ -57,8 +58,11 @@ def array_adapter(
     samples = _count_samples(x, y, sample_weight)
     if not batch_size:  # None, and 0 as in Keras
         batch_size = math.ceil(samples / steps_per_epoch) if steps_per_epoch else 32
+    batch_size = operator.index(batch_size)
     if batch_size < 0:
         raise ValueError(f"`batch_size` must be positive. Received: {batch_size}")
+    if shuffle and shuffle != "batch":  # whatever counts as true
+        shuffle = True
     arrays = tree.lists_to_tuples(tree.map_structure(to_gatherable, arrays))
     steps = math.ceil(samples / batch_size)
     bytes_ = sum(getattr(array, "nbytes", 0) for array in tree.flatten(arrays))
