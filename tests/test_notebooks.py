@@ -8,7 +8,7 @@ import pytest
 import notebooks
 from fit_unfolded import pitfalls
 
-SOURCES = sorted(notebooks.NOTEBOOKS.glob("*.py"))
+SOURCES = notebooks.sources()
 
 
 def cells(text):
@@ -25,10 +25,10 @@ def stale(source, made):
     return found != [(is_text, body) for is_text, _, body in cells(source)]
 
 
-@pytest.mark.parametrize("source", SOURCES, ids=lambda source: source.stem)
+@pytest.mark.parametrize("source", SOURCES, ids=notebooks.name_of)
 def test_notebooks_are_made_from_their_sources(source):
     text = source.read_text(encoding="utf-8")
-    text = notebooks.prepared(text, source.stem, notebooks.address())
+    text = notebooks.prepared(text, notebooks.name_of(source), notebooks.address())
     made = json.loads(source.with_suffix(".ipynb").read_text(encoding="utf-8"))
     assert not stale(text, made), "run `make notebooks`"
     assert stale(text + "\n# %%\nprint()\n", made)
@@ -36,7 +36,8 @@ def test_notebooks_are_made_from_their_sources(source):
 
 def test_the_first_notebook_quotes_both_pages():
     quoted = 0
-    for _, options, body in cells(SOURCES[0].read_text(encoding="utf-8")):
+    text = (notebooks.NOTEBOOKS / "1_fit_and_loop.py").read_text(encoding="utf-8")
+    for _, options, body in cells(text):
         if tag := re.search(r'tags=\["(\w+_\w+)"\]', options):
             page = (notebooks.ROOT / tag[1] / "one_page.py").read_text(encoding="utf-8")
             assert body in page

@@ -13,12 +13,10 @@ COLON = re.compile(r":\s*(#.*)?$")
 def statement(path: str, number: int) -> range:
     """The numbers of the lines of the statement that a line is in.
 
-    Of an `if`, a loop, a `with` or a function: of what comes before its body. A line that belongs to
-    none of these, such as `else:`, is alone.
+    Of an `if`, a loop, a `with` or a function: of what comes before its body. A line that belongs
+    to none of these, such as `else:`, is alone.
     """
-    around = [
-        node for node in _statements(path) if node.lineno <= number <= (node.end_lineno or 0)
-    ]
+    around = [node for node in _statements(path) if node.lineno <= number <= (node.end_lineno or 0)]
     if around:
         innermost = max(reversed(around), key=lambda node: node.lineno)
         lines = range(innermost.lineno, _last(path, innermost) + 1)

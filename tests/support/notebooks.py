@@ -1,4 +1,4 @@
-"""Makes `notebooks/*.ipynb` from the sources beside them and executes them: `make notebooks`."""
+"""Makes the `.ipynb` of `notebooks/` from their sources and executes them: `make notebooks`."""
 
 import re
 import tempfile
@@ -18,6 +18,16 @@ def address():
     return found[1] if found else ""
 
 
+def sources():
+    """All of them, in every language."""
+    return sorted(NOTEBOOKS.rglob("*.py"))
+
+
+def name_of(source):
+    """Of a notebook within their folder: `1_fit_and_loop`, `ko/1_fit_and_loop`."""
+    return source.relative_to(NOTEBOOKS).with_suffix("").as_posix()
+
+
 def prepared(text, name, repository):
     """A source with the repository's address in it: the badge under the title, and the setup."""
     if not repository.startswith("https://github.com/"):
@@ -33,7 +43,7 @@ def made(source):
     """The notebook, without outputs."""
     import jupytext
 
-    text = prepared(source.read_text(encoding="utf-8"), source.stem, address())
+    text = prepared(source.read_text(encoding="utf-8"), name_of(source), address())
     notebook = jupytext.reads(text, fmt="py:percent")
     notebook.metadata.pop("jupytext", None)
     for number, cell in enumerate(notebook.cells):
@@ -48,14 +58,14 @@ def main():
 
     if not address():
         print("No Colab badge: CITATION.cff has no repository-code.")
-    for source in sorted(NOTEBOOKS.glob("*.py")):
+    for source in sources():
         notebook = made(source)
         nbformat.write(notebook, source.with_suffix(".ipynb"))
         begin = time.monotonic()
         with tempfile.TemporaryDirectory() as folder:
             resources = {"metadata": {"path": folder}}
             NotebookClient(notebook, timeout=600, resources=resources).execute()
-        print(f"{source.name}: {time.monotonic() - begin:.0f} s", flush=True)
+        print(f"{name_of(source)}: {time.monotonic() - begin:.0f} s", flush=True)
 
 
 if __name__ == "__main__":
