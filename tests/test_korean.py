@@ -3,8 +3,8 @@
 Compared is what does not depend on the language, heading by heading and detail by detail: the level
 of a heading or the number of a detail, code blocks (their comments may be translated), the names in
 backticks, numbers, links, and the rows of lists and tables. Notebooks are read as Markdown, whose
-code blocks are their code cells; docstrings and printed text may be translated too. The pitfalls have
-no English page, but the docstrings of the catalogue.
+code blocks are their code cells; docstrings and printed text may be translated too. The pitfalls
+have no English page, but the docstrings of the catalogue.
 """
 
 import ast
