@@ -35,11 +35,10 @@ KOREAN_FIRST = ["docs/ko/index.md", "README.ko.md"]
 
 def files(root: Path) -> list[str]:
     """The Markdown files and notebooks that become pages, details among them."""
-    results = root / "benchmarks" / "results"
     found = [root / "README.md", *sorted((root / "docs").glob("*.md"))]
     found += [root / "README.ko.md", *sorted((root / "docs" / "ko").glob("*.md"))]
     found += sorted((root / "notebooks").rglob("*.py"))
-    found += [results / "README.md", *sorted(results.glob("*/report.md"))]
+    found += sorted((root / "benchmarks" / "results").rglob("*.md"))
     found += [root / name for name in SECTIONS["Project"]]
     return [file.relative_to(root).as_posix() for file in found if file.is_file()]
 
