@@ -10,7 +10,6 @@
 #     name: python3
 # ---
 
-
 # %% [markdown]
 # # What `fit` does, event by event
 #
@@ -76,9 +75,9 @@ lesson
 # %% [markdown]
 # ## How to read the page
 #
-# Press **Next**: each stop is one event. The sentence above the columns says what kind of event it is,
-# and names the [detail](../docs/details.md) that goes with it. In the middle is the line of Keras, on
-# the right the line of the loop. Read it in this order:
+# Press **Next**: each stop is one event. The sentence on top says what kind of event it is, and names
+# the [detail](../docs/details.md) of `fit` that goes with it. Below are the list of events, the line of
+# Keras and the line of the loop. Read it in this order:
 #
 # 1. **Compile**: what became of each argument, and because of what. `"acc"` became a class only when
 #    the first batch was seen.
@@ -121,7 +120,7 @@ digits
 
 # %%
 told = Counter(
-    (pair.event.phase, pair.event.detail.partition(", ")[2])
+    (pair.event.phase, pair.event.detail.rpartition(", ")[2])
     for pair in digits.events
     if pair.event.call == "dropout.call"
 )

@@ -114,7 +114,7 @@ def check(path: Path, device: str, mnist: Path | None = None) -> bool:
     jobs = [(w, w.load(SEED, mnist if name == "mnist" else None)) for name, w in found.items()]
     rows = _parities(jobs, [way for way in WAYS if not way.deterministic], device)
     by_auto = xla_by_auto(jobs[0][0])
-    ratios = bench.ratios(cases.quick_cases())
+    ratios = bench.ratios(cases.quick_cases(), bench.QUICK_SECONDS)
     tf.config.experimental.enable_op_determinism()
     rows += _parities(jobs, [way for way in WAYS if way.deterministic], device)
 

@@ -21,7 +21,7 @@ QUICK_SECONDS = 8.0  # per case, without its preparation
 
 def quick(directory: Path) -> bool:
     """Measures the main speedups, prints them, writes `quick.json`; whether none was refused."""
-    found = ratios(cases.quick_cases())
+    found = ratios(cases.quick_cases(), QUICK_SECONDS)
     console = Console()
     print_ratios(console, found)
     figures = {"environment": environment(), "cases": found.records, "refused": found.refused}
@@ -57,7 +57,7 @@ def print_ratios(console: Console, found: Ratios) -> None:
         console.print(f"{entry['case']}: refused, {entry['why']}.", highlight=False)
 
 
-def ratios(chosen: Sequence[cases.Case], seconds: float = QUICK_SECONDS) -> Ratios:
+def ratios(chosen: Sequence[cases.Case], seconds: float) -> Ratios:
     """Measures the chosen cases in this process, with a progress bar.
 
     Args:

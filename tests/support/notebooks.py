@@ -1,7 +1,7 @@
 """Makes `notebooks/*.ipynb` from the sources beside them and executes them: `make notebooks`.
 
-A folded solution is executed too, after the last cell. Arguments are the names of notebooks, for some
-of them only.
+The folded solutions are executed too, after the last cell. Arguments: the names of the notebooks,
+if not all.
 """
 
 import ast
@@ -27,6 +27,16 @@ def address():
     return found[1] if found else ""
 
 
+def sources():
+    """All of them, in every language."""
+    return sorted(NOTEBOOKS.rglob("*.py"))
+
+
+def name_of(source):
+    """Of a notebook within their folder: `1_fit_and_loop`, `ko/1_fit_and_loop`."""
+    return source.relative_to(NOTEBOOKS).with_suffix("").as_posix()
+
+
 def prepared(text, name, repository):
     """A source with the repository's address in it: badge, links to other files, setup."""
     if not repository.startswith("https://github.com/"):
@@ -35,7 +45,7 @@ def prepared(text, name, repository):
     badge = f"[![Open in Colab]({COLAB}/assets/colab-badge.svg)]"
     badge += f"({COLAB}/github/{place}/blob/main/notebooks/{name}.ipynb)"
     text = re.sub(r"(?m)^(# # .+)$", rf"\1\n#\n# {badge}", text, count=1)
-    text = text.replace("](../", f"]({repository}/blob/main/")
+    text = re.sub(r"\]\((\.\./)+", f"]({repository}/blob/main/", text)  # in Colab they lead nowhere
     return text.replace('REPOSITORY = ""', f'REPOSITORY = "{repository}"', 1)
 
 
@@ -43,7 +53,7 @@ def made(source):
     """The notebook, without outputs."""
     import jupytext
 
-    text = prepared(source.read_text(encoding="utf-8"), source.stem, address())
+    text = prepared(source.read_text(encoding="utf-8"), name_of(source), address())
     notebook = jupytext.reads(text, fmt="py:percent")
     notebook.metadata.pop("jupytext", None)
     for number, cell in enumerate(notebook.cells):
@@ -54,8 +64,8 @@ def made(source):
 def solutions(cells):
     """Code that executes each folded solution, and fails if it is wrong.
 
-    A solution contains assertions of its own. Or its summary names a mistake: then `check` must have
-    named it in the exercise, the code cell before, and must let the solution pass.
+    A solution contains assertions of its own. Or its summary names a mistake: then `check` must
+    have named it in the exercise, the code cell before, and must let the solution pass.
 
     Args:
         cells: `(is code, source)` of each cell.
@@ -104,13 +114,14 @@ def main():
 
     if not address():
         print("No Colab badge: CITATION.cff has no repository-code.")
-    for source in sorted(NOTEBOOKS.glob("*.py")):
-        if sys.argv[1:] and source.stem not in sys.argv[1:]:
+    for source in sources():
+        name = name_of(source)
+        if sys.argv[1:] and name not in sys.argv[1:]:
             continue
         notebook = made(source)
         nbformat.write(notebook, source.with_suffix(".ipynb"))
         cells, solved = execute(notebook)
-        print(f"{source.name}: {cells:.0f} s, its solutions {solved:.0f} s", flush=True)
+        print(f"{name}: {cells:.0f} s, its solutions {solved:.0f} s", flush=True)
 
 
 if __name__ == "__main__":
