@@ -35,6 +35,8 @@ SHOWN = [
     "check.html",
     "api.html",
     "citing.html",
+    "notebooks/3_ten_mistakes.html",
+    "ko/notebooks/1_fit_and_loop.html",
     "source/index.html",
     "source/manual_loop/steps.py.html",
     "walks/lesson.html",
