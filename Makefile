@@ -132,7 +132,7 @@ site-test: site
 	@if command -v npm >/dev/null 2>&1; then $(MAKE) --no-print-directory $(AXE); fi
 	$(BIN)/python -m pytest -q tests/website/test_pages.py tests/website/built_site.py
 
-# Makes the notebooks from their sources, and executes them.
+# Makes the notebooks from their sources, and executes them and the solutions of their exercises.
 notebooks: $(NOTEBOOK_TOOLS)
 	$(BIN)/python tests/support/notebooks.py
 
