@@ -1,6 +1,7 @@
 """`Trainer`: the interface of both implementations, over the model's own methods."""
 
 import functools
+import hashlib
 import os
 import zipfile
 from pathlib import Path
@@ -8,6 +9,8 @@ from pathlib import Path
 import h5py
 import keras
 import numpy as np
+
+SEAL = b"fit-unfolded sha256 "  # and the SHA-256 of all before it: the end of a file
 
 
 class Trainer:
@@ -71,14 +74,15 @@ class Trainer:
     def save(self, path):
         """As `keras.Model.save`, through a temporary file that is renamed when complete.
 
-        The states that Keras does not save are added to the file: `manual_loop.load_model` reads
-        them, `keras.models.load_model` ignores them.
+        The states that Keras does not save are added to the file, and a checksum of it:
+        `manual_loop.load_model` reads them, `keras.models.load_model` ignores them.
 
         Args:
             path: a file name that ends in `.h5` or `.keras`; the directory exists.
 
         Raises:
             ValueError: for another suffix.
+            OSError: the disk is full, say; a file that was there is left as it is.
         """
         path = Path(path)
         if path.suffix not in (".h5", ".keras"):
@@ -91,13 +95,16 @@ class Trainer:
                 self._save_h5(partial)
                 with h5py.File(partial, "r+") as file:
                     file.create_dataset("seed_state", data=np.array(seeds))
+                    file.attrs["sealed"] = True
+                with partial.open("ab") as file:
+                    file.write(SEAL + bytes(32))
             else:
                 self.model.save(partial)
-                with (
-                    zipfile.ZipFile(partial, "a") as archive,
-                    archive.open("seed_state.npz", "w") as member,
-                ):
-                    np.savez(member, *seeds)
+                with zipfile.ZipFile(partial, "a") as archive:
+                    with archive.open("seed_state.npz", "w") as member:
+                        np.savez(member, *seeds)
+                    archive.comment = SEAL + bytes(32)
+            _seal(partial)
             partial.replace(path)
         finally:
             partial.unlink(missing_ok=True)
@@ -108,9 +115,11 @@ class Trainer:
         # the live compile config, so that a later .keras file would come back with RMSprop.
         # Keras has no public way to restore it, except to compile and trace again.
         arguments = dict(self.model._compile_config.config) if compiled else None
-        self.model.save(path)
-        if compiled:
-            self.model._compile_config.config = arguments
+        try:
+            self.model.save(path)
+        finally:
+            if compiled:
+                self.model._compile_config.config = arguments
         # load_model_from_hdf5 (keras/src/legacy/saving/legacy_h5_format.py, 3.15.1) builds the
         # optimizer on model._trainable_variables, which is empty for Sequential and functional
         # models: the first update after loading raises "Unknown variable". Under another name
@@ -118,3 +127,11 @@ class Trainer:
         with h5py.File(path, "r+") as file:
             if "optimizer_weights" in file:
                 file.move("optimizer_weights", "optimizer_state")
+
+
+def _seal(path):
+    """Write the SHA-256 of all before them into the last bytes of a file."""
+    with path.open("r+b") as file:
+        end = file.seek(-32, os.SEEK_END)
+        file.seek(0)
+        file.write(hashlib.sha256(file.read(end)).digest())

@@ -25,20 +25,49 @@ ATTRIBUTES: dict[type, tuple[str, ...]] = {
 KNOWN = (callbacks.CSVLogger, *ATTRIBUTES)
 
 
+STATE: dict[str, Any] = {  # what `Backup.state` makes
+    "epoch": int,
+    "step": int,
+    "logs": dict,
+    "stopped": bool,
+    "data": dict | None,
+    "callbacks": list,
+    "random": dict,
+    "variables": list | None,
+}
+
+
+def check(state):
+    """Whether the parts of a backup are all there, before any of them is used.
+
+    Raises:
+        ValueError: they are not.
+    """
+    if not isinstance(state, dict) or state.keys() != STATE.keys():
+        raise ValueError("is no backup: other parts are in it")
+    for name, kind in STATE.items():
+        if not isinstance(state[name], kind):
+            raise ValueError(f"is no backup: its {name!r} is {type(state[name]).__name__}")
+
+
 def get_variables(variables):
     """list of `(path, values)`."""
     return [(v.path, np.array(keras.ops.convert_to_numpy(v))) for v in variables]
 
 
-def set_variables(variables, saved):
-    """Assign what `get_variables` returned.
+def check_variables(variables, saved):
+    """Whether `set_variables` can assign all of them.
 
     Raises:
         ValueError: these are other variables.
     """
-    here = [(v.path, tuple(v.shape)) for v in variables]
-    if here != [(path, value.shape) for path, value in saved]:
+    here = [(v.path, tuple(v.shape), v.dtype) for v in variables]
+    if here != [(path, value.shape, value.dtype.name) for path, value in saved]:
         raise ValueError("is the backup of another model")
+
+
+def set_variables(variables, saved):
+    """Assign what `get_variables` returned, after `check_variables`."""
     for variable, (_, value) in zip(variables, saved, strict=True):
         variable.assign(value)
 
