@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 from html import escape
+from importlib.util import decode_source
 from itertools import pairwise
 from pathlib import Path
 
@@ -147,7 +148,7 @@ def around(stops: Iterable[int], last: int) -> set[int]:
 
 @cache
 def _lines(path: str) -> list[str]:
-    return Path(path).read_text(encoding="utf-8").rstrip("\n").split("\n")
+    return decode_source(Path(path).read_bytes()).rstrip("\n").split("\n")
 
 
 @cache

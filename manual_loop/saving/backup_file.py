@@ -16,7 +16,7 @@ import zipfile
 
 import numpy as np
 
-from manual_loop.saving import trust, training_state
+from manual_loop.saving import training_state, trust
 
 VERSION = 2
 MARK = b"backup %d sha256 "  # before the checksum

@@ -105,8 +105,7 @@ def get_state(callback):
         with open(callback.filename, "rb") as file:
             content = np.frombuffer(file.read(), "uint8")
         return {"keys": callback.keys, "content": content}
-    (names,) = (names for kind, names in ATTRIBUTES.items() if isinstance(callback, kind))
-    return {name: getattr(callback, name) for name in names}
+    return {name: getattr(callback, name) for name in attributes_of(callback)}
 
 
 def set_state(callback, state):
@@ -121,8 +120,16 @@ def set_state(callback, state):
         callback.csv_file.flush()
         callback.keys, callback.append_header = state["keys"], not content
     else:
+        if set(state) != set(attributes_of(callback)):
+            raise ValueError(f"has another state of {type(callback).__name__}")
         for name, value in state.items():
             setattr(callback, name, value)
+
+
+def attributes_of(callback):
+    """What changes in a callback of Keras's own, see `ATTRIBUTES`."""
+    (names,) = (names for kind, names in ATTRIBUTES.items() if isinstance(callback, kind))
+    return names
 
 
 def get_random_states():

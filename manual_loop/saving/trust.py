@@ -1,6 +1,6 @@
-"""What a file is examined for before anything is loaded from it, since anyone may have written it.
+"""What a file is examined for before anything is loaded from it: anyone may have written it.
 
-- The seal: the trainers end a model file with the SHA-256 of all before it, so that a flipped bit is
+- The seal: the trainers end a model file with the SHA-256 of all before it. So a flipped bit is
   found in `.h5` too: HDF5 has no checksum, and Keras reads weights past a wrong one in a `.keras`
   archive (`keras/src/saving/saving_lib.py`, `_load_model_from_fileobj`, Keras 3.15: the error falls
   into an `except:` that reads the member again, in pieces). A file without a seal is one that Keras
@@ -32,7 +32,7 @@ DIGEST = hashlib.sha256().digest_size
 SEALED = "sealed"  # an attribute of .h5: the seal must be there
 CHUNK = 1 << 20
 
-# How large what is in a file may be: pruned weights and new optimizers compress well, bombs more so.
+# How large what is in a file may be. Pruned weights compress well, bombs better.
 FLOOR, TIMES = 64 << 20, 20
 
 
@@ -171,11 +171,12 @@ def check_arrays(archive):
     check_archive(archive)
     for member in archive.infolist():
         with archive.open(member) as file:
-            version = np.lib.format.read_magic(file)
             read = {
                 (1, 0): np.lib.format.read_array_header_1_0,
                 (2, 0): np.lib.format.read_array_header_2_0,
-            }[version]
+            }.get(np.lib.format.read_magic(file))
+            if read is None:
+                raise ValueError(f"its array {member.filename!r} is of another version of NumPy")
             shape, _, dtype = read(file)
         if dtype.hasobject:
             raise ValueError(f"its array {member.filename!r} holds pickled objects")
