@@ -16,6 +16,7 @@ which are restored here:
 Each file ends in a checksum of it, and is examined before it is loaded, see `trust.py`.
 """
 
+import io
 import json
 import os
 import pathlib
@@ -53,28 +54,42 @@ def save(model, path):
     configuration = getattr(model, "_compile_config", None)
     arguments = dict(configuration.config) if configuration else None
     try:
-        try:
-            model.save(part)
-        finally:
-            if configuration:
-                configuration.config = arguments
         if path.suffix == ".h5":
-            with h5py.File(part, "r+") as file:
-                if "optimizer_weights" in file:
-                    file.move("optimizer_weights", OPTIMIZER_STATE)
-                file.create_dataset(SEED_STATE, data=np.array(seeds))
-                file.attrs[trust.SEALED] = True
-            with part.open("ab") as file:
-                file.write(trust.SEAL + bytes(trust.DIGEST))
+            part.write_bytes(trust.sealed(_hdf5_of(model, seeds)))
         else:
+            model.save(part)
             with zipfile.ZipFile(part, "a") as archive:
                 with archive.open(SEED_MEMBER, "w") as member:
                     np.savez(member, *seeds)
                 archive.comment = trust.SEAL + bytes(trust.DIGEST)
-        trust.seal(part)
+            trust.seal(part)
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
+        if configuration:
+            configuration.config = arguments
+
+
+class MemoryFile(h5py.File):
+    """A HDF5 file in memory, which `keras.Model.save` takes for the name of one.
+
+    On a full disk HDF5 leaves its file open, and Python crashes when it ends.
+    """
+
+    def __str__(self):
+        return "model.h5"
+
+
+def _hdf5_of(model, seeds):
+    """The content of an `.h5` file."""
+    content = io.BytesIO()
+    with MemoryFile(content, "w") as file:
+        model.save(file)
+        if "optimizer_weights" in file:
+            file.move("optimizer_weights", OPTIMIZER_STATE)
+        file.create_dataset(SEED_STATE, data=np.array(seeds))
+        file.attrs[trust.SEALED] = True
+    return content.getvalue()
 
 
 def load_model(path, custom_objects=None, compile=True, **arguments):

@@ -1,10 +1,7 @@
 """What a file is examined for before anything is loaded from it: anyone may have written it.
 
-- The seal: the trainers end a model file with the SHA-256 of all before it. So a flipped bit is
-  found in `.h5` too: HDF5 has no checksum, and Keras reads weights past a wrong one in a `.keras`
-  archive (`keras/src/saving/saving_lib.py`, `_load_model_from_fileobj`, Keras 3.15: the error falls
-  into an `except:` that reads the member again, in pieces). A file without a seal is one that Keras
-  wrote: it is examined for the rest.
+- The seal: the trainers end a model file with the SHA-256 of all before it, since HDF5 has no
+  checksum. A file without a seal is one that Keras wrote: it is examined for the rest.
 - Archives: names that lead out of a folder, members twice, checksums.
 - Sizes, against that of the file: archives, arrays and variables that are far larger are refused
   before memory is allocated for them.
@@ -55,20 +52,28 @@ def loading(path):
     """
     if path.exists() and not (path.is_file() or path.is_dir()):
         raise ValueError(f"{path} is not a file.")  # a pipe, say: opening it would wait
+    version = ""
     with path.open("rb") as file:
-        size = file.seek(0, os.SEEK_END)
         try:
             is_sealed = check_seal(file)
-            size = (check_h5_model if path.suffix == ".h5" else check_keras_model)(path, is_sealed)
+            check = check_h5_model if path.suffix == ".h5" else check_keras_model
+            size = check(path, is_sealed)
+            version = _other_version(path)
             with variables_within(largest(size)):
                 yield
         except Exception as error:
             kind = TypeError if isinstance(error, TypeError) else ValueError
             words = str(error).strip().partition("\n")[0][:300] or type(error).__name__
             raise kind(
-                f"{path} cannot be loaded: {words.rstrip('.')}.{_other_version(path)} If it is "
-                "damaged, take an earlier file."
+                f"{path} cannot be loaded: {words.rstrip('.')}.{version} If it is damaged, take an "
+                "earlier file."
             ) from error
+
+
+def sealed(content):
+    """Bytes, with a seal at the end."""
+    content += SEAL
+    return content + hashlib.sha256(content).digest()
 
 
 def seal(path):
