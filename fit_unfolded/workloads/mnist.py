@@ -42,7 +42,8 @@ def read_data(path):
         with np.load(content) as arrays:
             found = {key: arrays[key] for key in KEYS if key in arrays}
     except Exception as error:  # zipfile and NumPy raise a dozen types for what somebody has made
-        raise InputError(f"--data: {path} cannot be read as .npz ({error}); {ADVICE}.") from error
+        words = str(error).partition("\n")[0]
+        raise InputError(f"--data: {path} cannot be read as .npz ({words}); {ADVICE}.") from error
     for key in KEYS:
         if key not in found:
             raise InputError(f"--data: {path} lacks the array {key}; {ADVICE}.")

@@ -9,20 +9,22 @@ import io
 import json
 import os
 import random
-import resource
 import zipfile
 
-import fuzz_files
 import h5py
 import keras
 import numpy as np
 import pytest
-from fuzz_files import OUTCOMES, header, new_model, pickled, values_of
 
 import keras_fit
 from manual_loop import Trainer, load_model
 from manual_loop.saving import backup_file, training_state, trust
 from manual_loop.saving.backup import Backup
+
+resource = pytest.importorskip("resource")  # not on Windows: limits, and forks of the fuzzer
+
+import fuzz_files  # noqa: E402
+from fuzz_files import OUTCOMES, header, new_model, pickled, values_of  # noqa: E402
 
 SEALED = ["loop.keras", "loop.h5", "fit.keras", "fit.h5"]
 
