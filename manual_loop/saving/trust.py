@@ -24,18 +24,13 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from manual_loop.saving import hdf5_check
+from manual_loop.saving.hdf5_check import check_hdf5, largest
+
 SEAL = b"fit-unfolded sha256 "
 DIGEST = hashlib.sha256().digest_size
 SEALED = "sealed"  # an attribute of .h5: the seal must be there
 CHUNK = 1 << 20
-
-# How large what is in a file may be. Pruned weights compress well, bombs better.
-FLOOR, TIMES = 64 << 20, 20
-
-
-def largest(size):
-    """How many bytes a file of this many bytes may hold."""
-    return FLOOR + TIMES * size
 
 
 @contextlib.contextmanager
@@ -136,6 +131,8 @@ def check_h5_model(path, is_sealed):
     Raises:
         ValueError: what is wrong.
     """
+    if not is_sealed:
+        hdf5_check.check_in_process(path)
     with h5py.File(path, "r") as file:
         if file.attrs.get(SEALED) and not is_sealed:
             raise ValueError("it is damaged: its checksum is missing")
@@ -187,37 +184,6 @@ def check_arrays(archive):
             raise ValueError(f"its array {member.filename!r} holds pickled objects")
         if min(shape, default=0) < 0 or math.prod(shape) * dtype.itemsize > member.file_size:
             raise ValueError(f"its array {member.filename!r} has less than its shape {shape}")
-
-
-def check_hdf5(file, size):
-    """Examine an open `h5py.File`, given its bytes; how many bytes its arrays hold.
-
-    Raises:
-        ValueError: links, parts in other files, groups that contain themselves, arrays of something
-            else than numbers, or far larger than the file.
-    """
-    held, groups, seen = 0, [file], {h5py.h5o.get_info(file.id).addr}
-    while groups:
-        group = groups.pop()
-        for name in group:
-            if not isinstance(group.get(name, getlink=True), h5py.HardLink):
-                raise ValueError(f"its entry {name!r} is a link")
-            item = group[name]
-            address = h5py.h5o.get_info(item.id).addr
-            if address in seen:
-                raise ValueError(f"its entry {name!r} is there twice")
-            seen.add(address)
-            if isinstance(item, h5py.Group):
-                groups.append(item)
-            elif not isinstance(item, h5py.Dataset) or item.external or item.is_virtual:
-                raise ValueError(f"its entry {name!r} is not an array in this file")
-            else:
-                if item.shape is None or item.dtype.hasobject:
-                    raise ValueError(f"its entry {name!r} holds no numbers")
-                held += math.prod(item.shape) * item.dtype.itemsize
-    if held > largest(size):
-        raise ValueError(f"its arrays hold {held:,} bytes in {size:,}: a decompression bomb")
-    return max(held, size)
 
 
 @contextlib.contextmanager

@@ -18,7 +18,7 @@ import pytest
 
 import keras_fit
 from manual_loop import Trainer, load_model
-from manual_loop.saving import backup_file, training_state, trust
+from manual_loop.saving import backup_file, hdf5_check, training_state, trust
 from manual_loop.saving.backup import Backup
 
 resource = pytest.importorskip("resource")  # not on Windows: limits, and forks of the fuzzer
@@ -113,6 +113,19 @@ def test_what_finds_it(files, tmp_path):
 def write(path, content):
     path.write_bytes(content)
     return path
+
+
+def test_hdf5_that_never_ends_or_crashes(files, tmp_path, monkeypatch):
+    content = files["keras.h5"]
+    start = content.index(b"GCOL")  # where HDF5 keeps texts: it looks for more, without an end
+    path = write(tmp_path / "a.h5", content[: start + 400] + bytes(3000) + content[start + 3400 :])
+    monkeypatch.setattr(hdf5_check, "SECONDS", 3)
+    monkeypatch.setattr(hdf5_check, "BYTES_A_SECOND", 1 << 30)
+    with pytest.raises(ValueError, match=r"a.h5 cannot be loaded: .*HDF5 does not end reading it"):
+        load_model(path)
+    crash = "import os; os.abort()"
+    monkeypatch.setattr(hdf5_check, "__file__", write(tmp_path / "crash.py", crash.encode()))
+    refused(path, content, "HDF5 crashes on it")
 
 
 def test_what_is_no_file(tmp_path):
