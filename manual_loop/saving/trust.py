@@ -60,8 +60,8 @@ def loading(path):
             kind = TypeError if isinstance(error, TypeError) else ValueError
             words = str(error).strip().partition("\n")[0][:300] or type(error).__name__
             raise kind(
-                f"{path} cannot be loaded: {words.rstrip('.')}.{version} If it is damaged, take an "
-                "earlier file."
+                f"{path} cannot be loaded: {words.rstrip('.')}.{version} Take an earlier file; if "
+                "you trust this one, `keras.models.load_model` examines it less."
             ) from error
 
 
@@ -146,17 +146,17 @@ def check_archive(archive):
         ValueError: names that lead elsewhere, members twice or encrypted, links, far too much
             content, or a wrong checksum.
     """
-    members = archive.infolist()
-    names = [member.filename for member in members]
+    members, names = archive.infolist(), set()
     for member in members:
         name = member.filename
         parts = name.replace("\\", "/").split("/")
-        if ".." in parts or not parts[0] or ":" in parts[0] or names.count(name) > 1:
+        if ".." in parts or not parts[0] or ":" in parts[0] or name in names:
             raise ValueError(f"its member {name!r} leads out of the archive or is there twice")
+        names.add(name)
         if stat.S_ISLNK(member.external_attr >> 16) or member.flag_bits & 1:
             raise ValueError(f"its member {name!r} is a link or encrypted")
     held = sum(member.file_size for member in members)
-    size = sum(member.compress_size for member in members)
+    size = archive.fp.seek(0, os.SEEK_END)
     if held > largest(size):
         raise ValueError(f"it holds {held:,} bytes in {size:,}: a decompression bomb")
     if (damaged := archive.testzip()) is not None:
@@ -193,19 +193,23 @@ def variables_within(limit):
     Raises:
         ValueError: in the block, by the first that is too much.
     """
-    held, shapes = 0, tf.Graph()  # where an initializer gives a shape, and no values
+    held, shapes = 0, tf.Graph()
+
+    def spec_of(value):
+        """An initial value with its shape and dtype alone, if it can be had without its values."""
+        if not callable(value):
+            return None if value is None else tf.convert_to_tensor(value)
+        with contextlib.suppress(Exception), shapes.as_default():
+            return tf.convert_to_tensor(value())
+        with contextlib.suppress(Exception):  # a seed generator needs a function
+            return tf.function(value, autograph=False).get_concrete_function().outputs[0]
+        return None
 
     def create(next_creator, **arguments):
         nonlocal held
-        value = arguments["initial_value"]
-        if callable(value):
-            try:
-                with shapes.as_default():
-                    value = value()
-            except RuntimeError:  # it draws from a seed generator, which needs a function
-                function = tf.function(value, autograph=False).get_concrete_function()
-                value = function.outputs[0]
-        held += math.prod(value.shape) * tf.as_dtype(value.dtype).size
+        spec = spec_of(arguments["initial_value"])
+        if spec is not None:
+            held += (spec.shape.num_elements() or 0) * spec.dtype.size
         if held > limit:
             raise ValueError(f"its model needs more than {limit:,} bytes, which the file has not")
         return next_creator(**arguments)
