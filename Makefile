@@ -101,7 +101,8 @@ fuzz: $(STAMP)
 
 # Damaged and hostile files, each loaded: make fuzz-files N=5000 SEED=1
 fuzz-files: $(STAMP)
-	$(BIN)/python tests/support/fuzz_files.py $(or $(N),5000) --seed $(or $(SEED),1) --write
+	$(BIN)/python tests/support/fuzz_files.py $(or $(N),5000) --seed $(or $(SEED),1) \
+		--jobs $(JOBS) --write
 
 # Keras's own tests of training and of callbacks, with the loop in the place of fit
 keras-suite: $(PEERS)

@@ -11,6 +11,7 @@ crash, over a minute, or over 1.5 GiB. With --write, the counts go into docs/rel
 
 import argparse
 import collections
+import contextlib
 import hashlib
 import io
 import json
@@ -370,9 +371,7 @@ def edit_backup(rng, content, _):
 
 EDITS = {
     "loop.keras": edit_model,
-    "fit.keras": edit_model,
     "loop.h5": edit_model,
-    "fit.h5": edit_model,
     "backup.npz": edit_backup,
     "data.npz": lambda rng, content, _: edit_zip(rng, content),
     "bench.json": lambda rng, content, _: edit_json(rng, content),
@@ -380,9 +379,7 @@ EDITS = {
 # A row of the table, and whether damage is found in it.
 ROWS = {
     "loop.keras": ("`.keras` of the trainers", True),
-    "fit.keras": ("`.keras` of the trainers", True),
     "loop.h5": ("`.h5` of the trainers", True),
-    "fit.h5": ("`.h5` of the trainers", True),
     "keras.keras": ("`.keras` of Keras", True),
     "keras.h5": ("`.h5` of Keras", False),
     "backup.npz": ("`Backup`", True),
@@ -481,6 +478,7 @@ def work(folder, indices, seed, pipe):
     keras.config.disable_interactive_logging()
     files = {path.name: path.read_bytes() for path in sorted((folder / "files").iterdir())}
     previous = files.pop("backup.previous.npz")
+    files = {name: files[name] for name in ROWS}
     place = Path(tempfile.mkdtemp(dir=folder)).resolve()
     within = place / "deep" / "in"
     within.mkdir(parents=True)
@@ -556,28 +554,51 @@ def in_process(folder, indices, seed):
         raise SystemExit("the process failed before the first input")
 
 
-def run(inputs, seed, folder, first=0):
-    """Counter of `(row, what was done, outcome)`; failures are printed, and their inputs kept."""
-    found, failures = collections.Counter(), []
-    indices = collections.deque(range(first, first + inputs))
-    began = time.monotonic()
-    while indices:
-        chunk = [indices.popleft() for _ in range(min(CHUNK, len(indices)))]
-        last = None
-        for index, name, done, outcome in in_process(folder, chunk, seed):
-            last = index
-            row = ROWS[name][0] if name in ROWS else name
-            if outcome in OUTCOMES:
-                found[row, done, outcome] += 1
-            else:
-                found[row, done, "failed"] += 1
-                failures.append(index)
-                print(f"\ninput {index}, {name}, {done}: {outcome}", flush=True)
-        if last != chunk[-1]:  # it has crashed: go on behind that
-            indices.extendleft(reversed([index for index in chunk if index > last]))
-        seconds = time.monotonic() - began
-        print(f"{found.total()} inputs, {len(failures)} failures, {seconds:.0f} s", flush=True)
-    return found, failures
+def run(indices, seed, folder):
+    """Counter of `(row, what was done, outcome)`, also after Ctrl-C; failures are printed."""
+    found, indices = collections.Counter(), collections.deque(indices)
+    began, total = time.monotonic(), len(indices)
+    with contextlib.suppress(KeyboardInterrupt):
+        while indices:
+            chunk = [indices.popleft() for _ in range(min(CHUNK, len(indices)))]
+            last = None
+            for index, name, done, outcome in in_process(folder, chunk, seed):
+                last = index
+                failed = outcome not in OUTCOMES
+                found[ROWS.get(name, [name])[0], done, "failed" if failed else outcome] += 1
+                if failed:
+                    print(f"\ninput {index}, {name}, {done}: {outcome}", flush=True)
+            if last != chunk[-1]:  # it has crashed: go on behind that
+                indices.extendleft(reversed(chunk[chunk.index(last) + 1 :]))
+            seconds = time.monotonic() - began
+            print(f"{found.total()} of {total} inputs, {seconds:.0f} s", flush=True)
+    return found
+
+
+def run_jobs(indices, seed, folder, jobs):
+    """`run`, in as many processes: forks, in which TensorFlow has not started its threads."""
+    pids = []
+    for job in range(jobs):
+        pids.append(os.fork())
+        if pids[-1] == 0:
+            found = run(indices[job::jobs], seed, folder)
+            (folder / f"counts-{job}").write_text(json.dumps(list(found.items())))
+            os._exit(0)
+    try:
+        for pid in pids:
+            os.waitpid(pid, 0)
+    except KeyboardInterrupt:
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGINT)
+        for pid in pids:
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(pid, 0)
+    found = collections.Counter()
+    for job in range(jobs):
+        for key, count in json.loads((folder / f"counts-{job}").read_text()):
+            found[tuple(key)] += count
+    return found
 
 
 def table(found):
@@ -596,6 +617,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("inputs", type=int)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="processes at a time")
     parser.add_argument("--only", type=int, help="number of one input to repeat")
     parser.add_argument("--write", action="store_true", help="the counts into docs/reliability.md")
     options = parser.parse_args()
@@ -611,16 +633,16 @@ def main():
             os._exit(1)
     if os.waitpid(maker, 0)[1]:
         raise SystemExit("error: the files cannot be made")
-    count, first = (options.inputs, 0) if options.only is None else (1, options.only)
-    found, failures = run(count, options.seed, folder, first)
+    indices = range(options.inputs) if options.only is None else [options.only]
+    found = run_jobs(indices, options.seed, folder, options.jobs)
     print(table(found))
     if options.write:
         text = PAGE.read_text(encoding="utf-8")
         new = f"{BEGIN}\n{table(found)}\n{END}"
         text = re.sub(f"{BEGIN}.*{END}", lambda _: new, text, flags=re.DOTALL)
         PAGE.write_text(text, encoding="utf-8")
-    if failures:
-        print(f"failures: {failures}; the inputs are in {folder}", file=sys.stderr)
+    if any(outcome == "failed" for _, _, outcome in found):
+        print(f"the inputs that failed are in {folder}", file=sys.stderr)
         raise SystemExit(1)
     shutil.rmtree(folder)
 
