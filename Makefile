@@ -46,7 +46,8 @@ QUICK := tests/test_imports.py tests/test_details.py tests/test_equality_can_fai
 	$(LOOP)/saving/test_parity_saving.py::test_all_that_was_compiled_comes_back
 
 .PHONY: compare bench bench-calls bench-peers gpu-check has-gpu scaling test test-quick test-keras \
-	fuzz fuzz-files keras-suite mutants torture corpus wheel-test site site-test notebooks lint format clean
+	fuzz fuzz-files keras-suite mutants torture wrong-calls corpus wheel-test site site-test notebooks \
+	lint format clean
 
 compare: $(STAMP)
 	$(BIN)/fit-unfolded compare
@@ -116,6 +117,10 @@ mutants: $(MUTANTS)
 torture: $(STAMP)
 	$(BIN)/python tests/support/torture.py $(or $(N),100) --workers $(or $(WORKERS),1) --write
 
+# Every parameter with wrong types and values; writes the counts into docs/reliability.md.
+wrong-calls: $(STAMP)
+	$(BIN)/python tests/support/wrong_calls.py --write
+
 # How well `fit-unfolded check` diagnoses hand-written loops; writes the figures into docs/check.md.
 corpus: $(STAMP)
 	$(BIN)/python tests/support/corpus.py --jobs $(JOBS) --write
@@ -133,7 +138,7 @@ site-test: site
 	@if command -v npm >/dev/null 2>&1; then $(MAKE) --no-print-directory $(AXE); fi
 	$(BIN)/python -m pytest -q tests/website/test_pages.py tests/website/built_site.py
 
-# Makes the notebooks from their sources, and executes them.
+# Makes the notebooks from their sources, and executes them and the solutions of their exercises.
 notebooks: $(NOTEBOOK_TOOLS)
 	$(BIN)/python tests/support/notebooks.py
 

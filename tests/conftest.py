@@ -33,6 +33,7 @@ LONGEST = [
     "fit_unfolded/pitfalls/test_pitfalls.py",
     "manual_loop/test_parity_fit.py",
     "fit_unfolded/check/test_more.py",
+    "manual_loop/test_wrong_values.py",
     "manual_loop/saving/test_parity_saving.py",
     "manual_loop/execution/test_parity_precision.py",
     "manual_loop/test_parity_callbacks.py",

@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 
 import pytest
-from markdown_pages import anchors, links
+from markdown_pages import anchors, links, sections, text_of
 from typer.main import get_command
 
 from fit_unfolded import cli
@@ -17,7 +17,11 @@ ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 COMMANDS = (ROOT / "docs" / "commands.md").read_text(encoding="utf-8")
 LESSON = (ROOT / "docs" / "lesson.md").read_text(encoding="utf-8")
-PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [
+    *sorted(ROOT.glob("*.md")),
+    *sorted((ROOT / "docs").rglob("*.md")),
+    *sorted((ROOT / "notebooks").rglob("*.ipynb")),
+]
 
 
 # The code that README.md opens with -----------------------------------------------------------
@@ -94,19 +98,20 @@ def broken_links(path, page):
             code = text.strip("`")
             if code not in "".join(lines[int(number[1]) - 1 : int(number[1])]):
                 yield f"{target}: `{code}` is in {[n for n, x in enumerate(lines, 1) if code in x]}"
-        elif place and place not in anchors(there.read_text(encoding="utf-8")):
+        elif place and place not in anchors(text_of(there)):
             yield target
 
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_no_link_is_broken(path):
-    assert list(broken_links(path, path.read_text(encoding="utf-8"))) == []
+    assert list(broken_links(path, text_of(path))) == []
 
 
 def test_a_broken_link_is_noticed():
-    page = "[a](docs/detail.md) [b](docs/tolerances.md#on-a-gpu) [c](docs/tolerances.md#on-a-tpu)"
-    broken = broken_links(ROOT / "README.md", page)
-    assert list(broken) == ["docs/detail.md", "docs/tolerances.md#on-a-tpu"]
+    right = ["docs/tolerances.md#on-a-gpu", "notebooks/1_fit_and_loop.ipynb#the-same-written-out"]
+    wrong = ["docs/detail.md", "docs/tolerances.md#on-a-tpu", "notebooks/1_fit_and_loop.ipynb#data"]
+    page = " ".join(f"[a]({target})" for target in [*right, *wrong])
+    assert list(broken_links(ROOT / "README.md", page)) == wrong
 
 
 def test_a_link_to_another_line_is_noticed():
@@ -133,10 +138,55 @@ def test_the_lesson_finds_its_details():
     assert list(misplaced_details("[7](details.md#epochs)")) == ["7 is under data"]
 
 
+def misplaced_cells(page):
+    """Links of the lesson's tables to a notebook's section that has nothing to do with their row.
+
+    A section of notebook 1 has a line that the row links to, and an exercise of notebook 3 is about
+    one of the row's pitfalls; every exercise has its own number.
+    """
+    for row in page.splitlines():
+        lines = [text.strip("`") for text, target in links(row) if "one_page.py#" in target]
+        mistakes = [text.strip("`") for text, target in links(row) if "/catalogue/" in target]
+        for text, target in links(row):
+            file, _, anchor = target.partition("#")
+            if not (row.startswith("| ") and file.endswith(".ipynb") and lines):
+                continue
+            section = dict(sections(text_of(ROOT / "docs" / file)))[anchor]
+            number, _, exercise = text.partition(".")
+            right = Path(file).name.startswith(f"{number}_")
+            right &= anchor.startswith(f"{exercise}-") or not exercise
+            if number == "1":
+                right &= any(line in section for line in lines)
+            elif number == "3":
+                right &= re.search(r"<code>(.+?)</code>", section)[1] in mistakes
+            if not right:
+                yield f"[{text}]({anchor})"
+
+
+def test_the_lesson_finds_its_cells():
+    assert LESSON.count(".ipynb#") > 20
+    assert list(misplaced_cells(LESSON)) == []
+    changes = {
+        "[1](../n": "[2](../n",
+        "[3.2](../n": "[3.4](../n",
+        "`metrics-after-update`": "`no-graph`",
+        "#a-step)": "#all-epochs)",
+    }
+    wrong = LESSON
+    for text, other in changes.items():
+        wrong = wrong.replace(text, other, 1)
+    assert list(misplaced_cells(wrong)) == [
+        "[2](load-data)",
+        "[3.4](2-the-loss-is-too-low-from-the-first-batch-on)",
+        "[3.3](3-the-accuracy-is-ahead-of-the-loss)",
+        "[1](all-epochs)",
+    ]
+
+
 # docs/commands.md -----------------------------------------------------------------------------
 
 
-def sections(page):
+def described_options(page):
     """The options named under each command."""
     parts = re.split(r"(?m)^### `([\w-]+)`$", page.partition("\n## With `make`")[0])[1:]
     return {
@@ -160,11 +210,11 @@ def options():
 
 
 def test_each_command_and_each_option_is_described():
-    assert sections(COMMANDS) == options()
+    assert described_options(COMMANDS) == options()
 
 
 def test_an_option_left_out_is_noticed():
-    assert sections(COMMANDS.replace("`--graph`", "`graph`")) != options()
+    assert described_options(COMMANDS.replace("`--graph`", "`graph`")) != options()
 
 
 def test_each_target_of_make_is_described():

@@ -2,8 +2,9 @@
 
 Compared is what does not depend on the language, heading by heading and detail by detail: the level
 of a heading or the number of a detail, code blocks (their comments may be translated), the names in
-backticks, numbers, links, and the rows of lists and tables. The pitfalls have no English page, but
-the docstrings of the catalogue.
+backticks, numbers, links, and the rows of lists and tables. Notebooks are read as Markdown, whose
+code blocks are their code cells; docstrings and printed text may be translated too. The pitfalls
+have no English page, but the docstrings of the catalogue.
 """
 
 import ast
@@ -14,7 +15,7 @@ import re
 from pathlib import Path
 
 import pytest
-from markdown_pages import HEADING, LINK, anchors, links
+from markdown_pages import HEADING, LINK, anchors, links, text_of
 
 from fit_unfolded import pitfalls
 
@@ -23,6 +24,8 @@ KOREAN = {
     "README.md": "README.ko.md",
     "docs/details.md": "docs/ko/details.md",
     "docs/lesson.md": "docs/ko/lesson.md",
+    "notebooks/1_fit_and_loop.ipynb": "notebooks/ko/1_fit_and_loop.ipynb",
+    "notebooks/3_ten_mistakes.ipynb": "notebooks/ko/3_ten_mistakes.ipynb",
 }
 ENGLISH = {korean: english for english, korean in KOREAN.items()}
 INDEX, PITFALLS = "docs/ko/index.md", "docs/ko/pitfalls.md"
@@ -36,7 +39,7 @@ NUMBER = re.compile(r"(?<![A-Za-z_\d])\d+(?:[.,]\d+)*")
 
 @functools.cache
 def read(file):
-    return (ROOT / file).read_text(encoding="utf-8")
+    return text_of(ROOT / file)
 
 
 def parts(page):
@@ -63,8 +66,9 @@ def kind(part):
 
 def facts(file, part):
     """What a part says in any language, by what it is."""
-    blocks = [re.sub(r"  # .*", "  #", block) for block in BLOCK.findall(part)]
-    text = BLOCK.sub("", part)
+    bare = without_prose if file.endswith(".ipynb") else without_comments
+    blocks = [bare(block) for block in BLOCK.findall(part)]
+    text = re.sub(r"</?code>", "`", BLOCK.sub("", part))
     prose = re.sub(r"`[^`]+`", "", LINK.sub(r"\1", text))
     return {
         "code blocks": blocks,
@@ -74,6 +78,25 @@ def facts(file, part):
         "list items": re.findall(r"(?m)^ *(-) ", text),
         "table rows": re.findall(r"(?m)^(\|)", text),
     }
+
+
+def without_comments(block):
+    """A code block in which only the places of its comments are left."""
+    return re.sub(r"  # .*", "  #", block)
+
+
+def without_prose(block):
+    """A cell without comments; of docstrings, printed and returned text only the numbers."""
+    tree = ast.parse(block.strip("`").removeprefix("python"))
+    for node in ast.walk(tree):
+        printed = isinstance(node, ast.Call) and ast.unparse(node.func) == "print"
+        returned = isinstance(node, ast.Expr | ast.Return) and isinstance(node.value, ast.Constant)
+        if not (printed or returned):
+            continue
+        for text in ast.walk(node):
+            if isinstance(text, ast.Constant) and isinstance(text.value, str):
+                text.value = " ".join(sorted(NUMBER.findall(text.value)))
+    return ast.unparse(tree)
 
 
 def place(file, target):
@@ -223,6 +246,41 @@ def test_a_translated_comment_is_no_difference():
     blocks = ["```\nf(1)  # one\n```", "```\nf(1)  # 하나\n```", "```\nf(1)\n```"]
     with_comment, translated, without = (facts("README.md", block) for block in blocks)
     assert with_comment == translated != without
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "says"),
+    [
+        ("40행을 크기가 16인", "40행을 크기가 20인", r"'## 8\. .* numbers"),
+        ("`training=True`를 전달", "`training`을 전달", r"'## 1\. .* names"),
+        ("<code>no-graph", "<code>no-graphs", r"'## 10\. .* names: \['no-graph'\]"),
+        ("y_pred = loop.model(x)", "y_pred = loop.model(x, training=True)", r"'## 1\. .* code b"),
+        (
+            '{"optimizer": "adam"',
+            '{"optimizer": "sgd"',
+            r"'## The model and its data'.* code blocks",
+        ),
+        ("16, 16, 8", "16, 16, 4", r"'## The model and its data'.* code blocks"),
+        ("## 9. ", "### 9. ", r"has '## 9\. .*' where .* has '### 9\. "),
+        ("\ncheck_loop(train)\n", "\n", r"'## 4\. .* code blocks"),
+    ],
+)
+def test_a_stale_notebook_is_noticed(right, wrong, says):
+    english = "notebooks/3_ten_mistakes.ipynb"
+    korean = read(KOREAN[english])
+    assert right in korean
+    stale = korean.replace(right, wrong, 1)
+    (text,) = differences(english, read(english), KOREAN[english], stale)
+    assert re.search(says, text)
+
+
+def test_translated_comments_and_texts_of_a_cell_are_no_difference():
+    english = 'def f():\n    """1 one."""  # one\n    return "one"\n\n\nprint(f"one {f()}")'
+    korean = 'def f():\n    """하나 1."""\n    return "하나"\n\n\n# 하나\nprint(f"하나 {f()}")'
+    cells = [f"```python\n{code}\n```" for code in (english, korean, english.replace("1", "2"))]
+    first, translated, other = map(without_prose, cells)
+    assert first == translated != other
+    assert without_prose(cells[0].replace("f()", "g()")) != first
 
 
 def test_a_stale_detail_is_noticed():

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from fit_unfolded.common import statements
 from fit_unfolded.common.keras_source import keras_source
 
 # The folder in which `keras/src/...` lies, found without importing Keras.
@@ -176,17 +177,8 @@ def _find(
 
 def statement(file: Path, line: int) -> str:
     """The statement that a line is in; of an `if`, a loop or a function, its first lines."""
-    text = file.read_text(encoding="utf-8")
-    around = [
-        node
-        for node in ast.walk(ast.parse(text))
-        if isinstance(node, ast.stmt) and node.lineno <= line <= (node.end_lineno or 0)
-    ]
-    innermost = max(around, key=lambda node: node.lineno)
-    body = getattr(innermost, "body", None)
-    last = body[0].lineno - 1 if body else innermost.end_lineno
-    lines = text.splitlines()[innermost.lineno - 1 : last]
-    return textwrap.dedent("\n".join(lines)).rstrip()
+    lines = file.read_text(encoding="utf-8").splitlines()
+    return textwrap.dedent("\n".join(lines[n - 1] for n in statements.statement(str(file), line)))
 
 
 def definition(tree: ast.AST, path: str) -> ast.FunctionDef | ast.ClassDef:

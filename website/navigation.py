@@ -1,7 +1,7 @@
 """What the site lists, in order: every page of docs/ and every page that is made here."""
 
 import re
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from website.pages import page_of
@@ -37,8 +37,7 @@ def files(root: Path) -> list[str]:
     """The Markdown files and notebooks that become pages, details among them."""
     found = [root / "README.md", *sorted((root / "docs").glob("*.md"))]
     found += [root / "README.ko.md", *sorted((root / "docs" / "ko").glob("*.md"))]
-    notebooks = [*(root / "notebooks").glob("*.md"), *(root / "notebooks").glob("*.py")]
-    found += sorted(notebooks)
+    found += sorted((root / "notebooks").rglob("*.py"))
     found += sorted((root / "benchmarks" / "results").rglob("*.md"))
     found += [root / name for name in SECTIONS["Project"]]
     return [file.relative_to(root).as_posix() for file in found if file.is_file()]
@@ -56,7 +55,8 @@ def navigation(root: Path, symptoms: dict[str, list[str]]) -> list[Any]:
     }
     korean = [file for file in KOREAN_FIRST if file in staged]
     korean += [file for file in staged if file.startswith("docs/ko/") and file not in korean]
-    notebooks = [file for file in staged if file.startswith("notebooks/")]
+    korean += [file for file in staged if file.startswith("notebooks/ko/")]
+    notebooks = [file for file in staged if PurePosixPath(file).parent.name == "notebooks"]
     listed = {"docs/details.md", *korean, *notebooks, *(f for s in sections.values() for f in s)}
     reports = [file for file in staged if file.startswith("benchmarks/")]
     rest = [file for file in staged if file not in listed and file not in reports]

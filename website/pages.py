@@ -1,8 +1,8 @@
 """The pages of the repository, staged for the generator, with their links turned to the site's.
 
 A link in a page of the repository leads to a file. On the site it leads to the page made of that
-file: Markdown is a page of its own, a source file a page with numbered lines, a folder a section of
-the list of source files.
+file: Markdown and a notebook are pages of their own, a source file is a page with numbered lines, a
+folder a section of the list of source files.
 """
 
 import os
@@ -27,7 +27,9 @@ LANGUAGES = {
 }
 LINE = "__codelineno-0-"  # of a source page, the anchor of a line
 # Files that are copied as they are.
-COPIED = (".png", ".json", ".svg", ".ipynb")
+COPIED = (".png", ".json", ".svg")
+# In a notebook that knows its address, the link of its badge.
+COLAB = re.compile(r"\]\((https://colab\.[^)\s]+/blob/[^)\s]+)\)")
 HIDDEN = "---\nsearch:\n  exclude: true\nhide:\n  - toc\n---\n\n"
 
 
@@ -53,8 +55,20 @@ class Pages:
     def stage(self, file: str) -> None:
         """The page of a Markdown file or of a notebook of the repository."""
         text = (ROOT / file).read_text(encoding="utf-8")
-        text = notebook(text) if file.endswith(".py") else text
-        self.write(page_of(file), self.rewritten(text, file))
+        if not file_is_notebook(file):
+            self.write(page_of(file), self.rewritten(text, file))
+            return
+        setup = "설치" if file.startswith("notebooks/ko/") else "Setup"
+        title, _, body = self.rewritten(notebook(text, setup), file).partition("\n")
+        self.write(page_of(file), f"{title}\n\n{self._notebook_itself(file)}\n{body}")
+
+    def _notebook_itself(self, file: str) -> str:
+        """The file to download, which is copied beside its page, and where it can be run."""
+        made = (ROOT / file).with_suffix(".ipynb")
+        self.copy(made, str(PurePosixPath(page_of(file)).with_name(made.name)))
+        colab = COLAB.search(made.read_text(encoding="utf-8"))
+        run = f" · [Open in Colab]({colab[1]})" if colab else ""
+        return f"[`{made.name}`]({made.name}){{ download }}{run}\n"
 
     def rewritten(self, text: str, file: str) -> str:
         """The text of a Markdown file with its links turned to the site's."""
@@ -84,12 +98,10 @@ class Pages:
             raise LookupError(f"a page links to {there}, which is not in the repository")
         if there in ("CITATION.cff", "docs/details.md") or path.suffix == ".md":
             return page_of(there)
-        if file_is_notebook(there):
-            return page_of(there)
         if path.suffix in COPIED:
             self._copied.add(there)
-            return page_of(there)
-        self._sources.add(there)
+        elif not file_is_notebook(there):
+            self._sources.add(there)
         return page_of(there)
 
     def source(self, file: str, from_page: str, line: int | None = None) -> str:
@@ -119,23 +131,32 @@ def page_of(file: str) -> str:
     path = PurePosixPath(file)
     if path.suffix in (".md", *COPIED):
         return file.removeprefix("docs/")
-    if file.startswith("notebooks/"):
-        return str(path.with_suffix(".md"))
+    if file_is_notebook(file):
+        folder = "ko/notebooks" if path.parent.name == "ko" else "notebooks"
+        return f"{folder}/{path.stem}.md"
     return f"source/{file.removeprefix('.')}.md"  # the generator passes over .github
 
 
 def file_is_notebook(file: str) -> bool:
-    """Whether a file is a notebook as jupytext keeps it, in Python."""
-    return file.startswith("notebooks/") and file.endswith(".py")
+    """Whether a file is a notebook, or one as jupytext keeps it, in Python."""
+    return file.startswith("notebooks/") and file.endswith((".py", ".ipynb"))
 
 
-def notebook(text: str) -> str:
-    """Jupytext's percent format as Markdown: text cells as text, code cells as code blocks."""
+def notebook(text: str, setup: str = "Setup") -> str:
+    """Jupytext's percent format as Markdown: text cells as text, code cells as code blocks.
+
+    Args:
+        setup: the title under which the cell that installs the project is folded.
+    """
     parts = []
     for cell in re.split(r"(?m)^# %%", text)[1:]:
         kind, _, body = cell.partition("\n")
         if "[markdown]" in kind:
             parts.append(re.sub(r"(?m)^# ?", "", body).strip("\n") + "\n")
+        elif "setup" in kind:
+            code = fenced(body.strip("\n"), "python")
+            summary = f'<details markdown="1"><summary>{setup}</summary>'
+            parts.append(f"{summary}\n\n{code}\n</details>\n")
         elif body.strip():
             parts.append(fenced(body.strip("\n"), "python"))
     return "\n".join(parts)

@@ -100,8 +100,8 @@ class Case:
 
     @property
     def epochs_per_turn(self) -> int:
-        """One that is not counted, and one that is; or three if an epoch takes milliseconds."""
-        return 4 if self.model.name == "lesson" else 2
+        """One that is not counted, and three that are; or one if an epoch takes seconds."""
+        return 2 if self.model.name in LARGE_MODELS else 4
 
     def build(self) -> Any:
         """A new model with the same weights each time."""

@@ -17,8 +17,8 @@ import numpy as np
 import tensorflow as tf
 
 from fit_unfolded import workloads
+from fit_unfolded.bench import cases
 from fit_unfolded.bench import run as bench
-from fit_unfolded.bench.cases import precision
 from fit_unfolded.bench.environment import environment
 from fit_unfolded.bench.report import table
 from fit_unfolded.common.files import created, replacing
@@ -114,7 +114,7 @@ def check(path: Path, device: str, mnist: Path | None = None) -> bool:
     jobs = [(w, w.load(SEED, mnist if name == "mnist" else None)) for name, w in found.items()]
     rows = _parities(jobs, [way for way in WAYS if not way.deterministic], device)
     by_auto = xla_by_auto(jobs[0][0])
-    ratios = bench.ratios()
+    ratios = bench.ratios(cases.quick_cases(), bench.QUICK_SECONDS)
     tf.config.experimental.enable_op_determinism()
     rows += _parities(jobs, [way for way in WAYS if way.deterministic], device)
 
@@ -149,7 +149,7 @@ def _failed(workload: Workload, way: Way, error: tf.errors.OpError) -> Parity:
 
 def parity(workload: Workload, data: Data, way: Way, tolerance: float | None) -> Parity:
     """Trains by fit, by the loop and by fit again, and compares."""
-    with precision(way.policy):
+    with cases.precision(way.policy):
 
         def trained(side: str) -> Run:
             return train(side, workload, data, SEED, {"epochs": EPOCHS}, way.compile)

@@ -87,7 +87,7 @@ flags and command, and every measured time as JSON.
 ## Send yours
 
 1. Close other programs, and connect a laptop to its power supply.
-2. `make bench` and `make bench-peers`, each about 25 minutes. They run
+2. `make bench` and `make bench-peers`, about 45 and 25 minutes. They run
    `fit-unfolded bench --submit`, which writes one folder here, named after the processor, and this
    table.
 3. Look at `report.md`, commit, and open a pull request with the folder and this table.

@@ -64,8 +64,8 @@ HOW = """\
 ## Method
 
 - A case runs in at least three fresh processes, spread over the whole run. In each, all variants of
-  a model take turns (fit, loop, fit, loop, ...). A turn is one call of `fit` with two epochs, or
-  with four for the lesson, whose epochs take milliseconds; the first epoch and tracing are not
+  a model take turns (fit, loop, fit, loop, ...). A turn is one call of `fit` with four epochs, or
+  with two where an epoch takes long; the first epoch and tracing are not
   counted. The clock is read after `tf.test.experimental.sync_devices()`.
 - A process gives one speedup: the median, over its turns, of the ratio of neighbors in time. The
   figure is the geometric mean of the processes; the 95 % interval is Student's t interval of their

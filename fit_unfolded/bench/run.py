@@ -1,5 +1,6 @@
 """`fit-unfolded bench --quick`: the main speedups, measured in this process."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,11 +21,9 @@ QUICK_SECONDS = 8.0  # per case, without its preparation
 
 def quick(directory: Path) -> bool:
     """Measures the main speedups, prints them, writes `quick.json`; whether none was refused."""
-    found = ratios()
+    found = ratios(cases.quick_cases(), QUICK_SECONDS)
     console = Console()
-    console.print(plain_table(HEADERS, found.rows))
-    for entry in found.refused:
-        console.print(f"{entry['case']}: refused, {entry['why']}.", highlight=False)
+    print_ratios(console, found)
     figures = {"environment": environment(), "cases": found.records, "refused": found.refused}
     with created(directory):
         results.write_json(directory / "quick.json", figures)
@@ -44,17 +43,33 @@ class Ratios(NamedTuple):
     rows: list[list[str]]
     refused: list[dict[str, str]]
 
+    def _repr_html_(self) -> str:
+        """The table of the terminal page, in the cell of a notebook."""
+        from fit_unfolded.common.notebook import printed
 
-def ratios() -> Ratios:
-    """Measures `cases.quick_cases()`, with a progress bar."""
+        return printed(print_ratios, self)
+
+
+def print_ratios(console: Console, found: Ratios) -> None:
+    """The table, and what was refused."""
+    console.print(plain_table(HEADERS, found.rows))
+    for entry in found.refused:
+        console.print(f"{entry['case']}: refused, {entry['why']}.", highlight=False)
+
+
+def ratios(chosen: Sequence[cases.Case], seconds: float) -> Ratios:
+    """Measures the chosen cases in this process, with a progress bar.
+
+    Args:
+        seconds: of each case, without its preparation; at least three turns are measured.
+    """
     found = Ratios([], [], [])
-    chosen = cases.quick_cases()
     with progress_bars(TimeRemainingColumn()) as bars:
         task = bars.add_task("bench", total=len(chosen), note="")
         for case in chosen:
             bars.update(task, note=case.model.name)
             try:
-                result = cases.run(case, QUICK_SECONDS)
+                result = cases.run(case, seconds)
             except LossesDiffer as refusal:
                 found.refused.append({"case": case.model.name, "why": str(refusal)})
             else:

@@ -26,8 +26,8 @@ from fit_unfolded.common.progress_bars import progress_bars
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "benchmarks" / "results"
-LEAST_PROCESSES, MOST_PROCESSES = 3, 10
-MINUTES = 24.0  # of a run: no process beyond the least number begins that would end later
+LEAST_PROCESSES, MOST_PROCESSES = 3, 20
+MINUTES = 45.0  # of a run: no process beyond the least number begins that would end later
 LONGEST_PROCESS = 600.0  # seconds, after which a process is ended and refused
 BENCH, PEERS = "bench.json", "peers.json"
 SMALL, LARGE = ("lesson", "mlp", "cnn", "transformer", "digits"), ("resnet20", "language model")
@@ -82,9 +82,9 @@ class Task:
 def own_tasks() -> list[Task]:
     """fit and the loop."""
     return [
-        *(Task(name, ("case", name), 12.0, 240.0) for name in SMALL),
+        *(Task(name, ("case", name), 30.0, 500.0) for name in SMALL),
         *(Task(name, ("case", name), 20.0, 240.0) for name in LARGE),
-        Task("sweep", ("sweep",), 1.0, 150.0),
+        Task("sweep", ("sweep",), 2.0, 250.0),
         Task("limit", ("limit",)),
         Task("anatomy", ("anatomy",)),
         *(
@@ -102,8 +102,8 @@ def peer_tasks() -> list[Task]:
     from fit_unfolded.bench.peers.race import RACED, RUNNERS
 
     return [
-        *(Task(name, ("peers", name), 25.0, 420.0) for name in RACED),
-        *(Task(f"target {name}", ("target", name), None, 90.0) for name in RUNNERS),
+        *(Task(name, ("peers", name), 25.0, 360.0) for name in RACED),
+        *(Task(f"target {name}", ("target", name), None, 60.0) for name in RUNNERS),
     ]
 
 

@@ -19,7 +19,8 @@ def printed(print_page: Callable[..., Any], *arguments: Any) -> str:
     Args:
         print_page: a function that is given a `rich.console.Console`, then `arguments`.
     """
-    console = Console(file=io.StringIO(), width=WIDTH, record=True)
+    # else rich would display each line in the cell, besides what is returned
+    console = Console(file=io.StringIO(), width=WIDTH, record=True, force_jupyter=False)
     print_page(console, *arguments)
     page = console.export_html(
         inline_styles=True,

@@ -16,14 +16,13 @@ import functools
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from functools import cache
-from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import keras
 import tensorflow as tf
 
+from fit_unfolded.common.statements import parsed
 from fit_unfolded.explain.events import Decision, Line
 from fit_unfolded.explain.lines import KERAS, Package
 
@@ -224,17 +223,12 @@ def decided_in_keras(frame: FrameType | None) -> Line | None:
 
 def argument_line(line: Line, argument: str) -> Line:
     """Of a call over several lines, the one that passes `argument`."""
-    for node in ast.walk(_parsed(line.path)):
+    for node in ast.walk(parsed(line.path)):
         if isinstance(node, ast.Call) and node.lineno == line.number:
             for keyword in node.keywords:
                 if keyword.arg == argument:
                     return replace(line, number=keyword.lineno)
     return line
-
-
-@cache
-def _parsed(path: str) -> ast.Module:
-    return ast.parse(Path(path).read_text(encoding="utf-8"))
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from pathlib import Path
 from pygments.lexers import PythonLexer
 from pygments.token import Token
 
+from fit_unfolded.common.statements import statement
 from fit_unfolded.explain.events import Line
 
 CONTEXT = 6  # lines shown above and below a line
@@ -37,6 +38,13 @@ class Stop:
     entry: str  # the id of the event or decision
     line: Line
     stack: tuple[Line, ...] = ()  # the calls that led there, the nearest first
+
+    @property
+    def numbers(self) -> range:
+        """The lines of the statement or condition that this line begins, or else itself."""
+        number = self.line.number
+        lines = statement(self.line.path, number)
+        return lines if lines[0] == number else range(number, number + 1)
 
 
 class Source:
@@ -70,8 +78,9 @@ class Source:
         return f"{self.side}-stack-{self._stacks[stop.stack]}"
 
     def text(self, stop: Stop) -> str:
-        """The line itself, without its indentation."""
-        return _lines(stop.line.path)[stop.line.number - 1].strip()
+        """The statement or condition itself, on one line."""
+        lines = _lines(stop.line.path)
+        return " ".join(lines[number - 1].strip() for number in stop.numbers)
 
     def pane(self) -> str:
         """The column with the excerpts."""
@@ -106,14 +115,14 @@ class Source:
         firsts = self._firsts[file]
         path = next(iter(firsts.values())).line.path
         plain, coloured = _lines(path), _coloured(path)
+        starts = {n: stop for stop in firsts.values() for n in stop.numbers[1:]}
         rows = []
         previous = 0
-        for number in sorted(around(firsts, len(plain))):
+        for number in sorted(around({*firsts, *starts}, len(plain))):
             if number > previous + 1:
                 rows.append('<li class="gap">⋯</li>')
-            rows.append(
-                self._row(number, plain[number - 1], coloured[number - 1], firsts.get(number))
-            )
+            code = _code(plain[number - 1], coloured[number - 1])
+            rows.append(self._row(number, code, firsts.get(number), starts.get(number)))
             previous = number
         if previous < len(plain):
             rows.append('<li class="gap">⋯</li>')
@@ -122,13 +131,13 @@ class Source:
             f"<ol>{''.join(rows)}</ol></section>"
         )
 
-    def _row(self, number: int, plain: str, coloured: str, stop: Stop | None) -> str:
-        indent = len(plain) - len(plain.lstrip(" "))
-        code = f'<code style="--i:{indent}"><i>{" " * indent}</i>{coloured}</code>'
+    def _row(self, number: int, code: str, stop: Stop | None, start: Stop | None) -> str:
+        """A line of an excerpt; `start` is the stop whose statement it goes on with."""
+        part = f' data-part-of="{self.line_id(start)}"' if start else ""
         if stop is None:
-            return f"<li><b>{number}</b>{code}</li>"
+            return f"<li{part}><b>{number}</b>{code}</li>"
         return (
-            f'<li class="stop" id="{self.line_id(stop)}" '
+            f'<li class="stop" id="{self.line_id(stop)}"{part} '
             f'data-function="{escape(stop.line.function)}">'
             f'<a href="#{stop.entry}">{number}</a>{code}</li>'
         )
@@ -144,6 +153,11 @@ def around(stops: Iterable[int], last: int) -> set[int]:
         if high - low - 1 < SMALLEST_GAP:
             shown.update(range(low + 1, high))
     return shown
+
+
+def _code(plain: str, coloured: str) -> str:
+    indent = len(plain) - len(plain.lstrip(" "))
+    return f'<code style="--i:{indent}"><i>{" " * indent}</i>{coloured}</code>'
 
 
 @cache

@@ -15,9 +15,18 @@ def refuse_arguments(names):
         raise TypeError(REMOVED.get(name, f"`compile` has no argument `{name}`."))
 
 
+# Numbers that fit chooses itself if they are not given, and those that it does not.
+OPTIONAL = ("batch_size", "steps", "steps_per_epoch")
+REQUIRED = ("epochs", "initial_epoch", "steps_per_execution")
+
+
 def refuse_fractions(arguments, **more):
-    """Raise TypeError for a number of samples, steps or epochs that is not an integer."""
+    """Raise TypeError for a number of samples, steps or epochs that is not an integer.
+
+    What is empty counts as not given, as in fit.
+    """
     for name, value in {**arguments, **more}.items():
-        counts = name.endswith(("batch_size", "epochs", "epoch", "steps", "steps_per_execution"))
-        if counts and value is not None and not hasattr(value, "__index__"):
+        optional = name.endswith(OPTIONAL)
+        counts = optional or name.endswith(REQUIRED)
+        if counts and not hasattr(value, "__index__") and (value or not optional):
             raise TypeError(f"`{name}` must be an integer. Received: {value!r}")

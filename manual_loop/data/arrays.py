@@ -6,6 +6,7 @@ a global seed every epoch of a fit has the *same* permutation.
 """
 
 import math
+import operator
 
 import keras
 import numpy as np
@@ -55,10 +56,17 @@ def array_adapter(
     sample_weight = sample_weights.one_for_each_output(y, sample_weight)
     arrays = keras.utils.pack_x_y_sample_weight(x, y, sample_weight)
     samples = _count_samples(x, y, sample_weight)
+    given = batch_size
     if not batch_size:  # None, and 0 as in Keras
         batch_size = math.ceil(samples / steps_per_epoch) if steps_per_epoch else 32
+    batch_size = operator.index(batch_size)
     if batch_size < 0:
-        raise ValueError(f"`batch_size` must be positive. Received: {batch_size}")
+        raise ValueError(
+            "`batch_size` and the number of steps must be positive. Received: "
+            f"{given} and {steps_per_epoch}"
+        )
+    if shuffle and shuffle != "batch":  # whatever counts as true
+        shuffle = True
     arrays = tree.lists_to_tuples(tree.map_structure(to_gatherable, arrays))
     steps = math.ceil(samples / batch_size)
     bytes_ = sum(getattr(array, "nbytes", 0) for array in tree.flatten(arrays))

@@ -80,9 +80,8 @@ class ResidentDataset:
         self._permutation = functools.partial(permutation, samples, shuffle)
         self._draws_anew = False
         if shuffle:  # otherwise nothing is drawn, and a graph is not worth its time
-            draw = tf.function(self._permutation, autograph=False)
-            self._permutation = draw.get_concrete_function()
-            self._draws_anew = self._permutation.graph.seed is None
+            drawn = tf.function(self._permutation, autograph=False).get_concrete_function()
+            self._permutation, self._draws_anew = drawn, drawn.graph.seed is None
         self._within_batches = tf.function(tf.random.shuffle, autograph=False)
         self._drawn = None
 

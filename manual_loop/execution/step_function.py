@@ -63,8 +63,9 @@ class StepFunction:
                 end after it, fewer steps are run.
         """
         if self._run_eagerly:
+            further = itertools.islice(iterator, self._steps() - 1)
             logs = self._step(next(iterator))
-            for data in itertools.islice(iterator, self._steps() - 1):
+            for data in further:
                 logs = self._step(data)
             # where they may be floats, what comes out of fit's function of an iterator is tensors
             return logs if RETURNS_FLOATS else tree.map_structure(tf.convert_to_tensor, logs)

@@ -286,7 +286,7 @@ def test_gpu_check_notices_what_differs(run, small, tmp_path, monkeypatch):
 
     monkeypatch.setitem(gpu_check.TRAINERS, "manual_loop", LearnsFaster)
     monkeypatch.setattr(gpu_check, "WAYS", gpu_check.WAYS[:1])
-    monkeypatch.setattr(gpu_check.bench, "ratios", lambda: Ratios([], [], []))
+    monkeypatch.setattr(gpu_check.bench, "ratios", lambda *_: Ratios([], [], []))
     status, _, _ = run("gpu-check", "--device", "cpu", "--out", tmp_path / "it.md")
     text = (tmp_path / "it.md").read_text()
     assert status == 1
@@ -300,7 +300,7 @@ def test_gpu_check_reports_what_a_device_cannot_do(run, small, tmp_path, monkeyp
         raise tf.errors.UnimplementedError(None, None, "no such kernel\nand its stack")
 
     monkeypatch.setattr(gpu_check, "train", fail)
-    monkeypatch.setattr(gpu_check.bench, "ratios", lambda: Ratios([], [], []))
+    monkeypatch.setattr(gpu_check.bench, "ratios", lambda *_: Ratios([], [], []))
     status, _, _ = run("gpu-check", "--device", "cpu", "--out", tmp_path / "it.md")
     text = (tmp_path / "it.md").read_text()
     assert status == 1

@@ -35,6 +35,8 @@ SHOWN = [
     "check.html",
     "api.html",
     "citing.html",
+    "notebooks/3_ten_mistakes.html",
+    "ko/notebooks/1_fit_and_loop.html",
     "source/index.html",
     "source/manual_loop/steps.py.html",
     "walks/lesson.html",
@@ -246,6 +248,16 @@ def test_a_page_stands_alone_and_fits_a_phone(reader, page):
     assert [url for url in outside if not url.startswith(("about:", "chrome"))] == []
     assert reader.errors() == []
     assert reader.script("return document.documentElement.scrollWidth") <= PHONE[0]
+
+
+@pytest.mark.parametrize("page", [page for page in SHOWN if not page.startswith("walks/")])
+def test_a_phone_shows_the_whole_title_in_the_header(reader, page):
+    title = "document.querySelector('.md-header__topic + .md-header__topic .md-ellipsis')"
+    cut = f"const e = {title}; return e.scrollHeight > e.clientHeight"
+    reader.open(page, PHONE)
+    assert not reader.script(cut)
+    reader.script(f"{title}.textContent += ' and more words than two lines can hold'.repeat(2)")
+    assert reader.script(cut)
 
 
 def test_a_request_to_the_outside_is_noticed(reader, tmp_path):

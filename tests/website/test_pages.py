@@ -81,12 +81,18 @@ def test_notebooks_and_korean_pages_are_listed_if_they_are_there(tmp_path):
     root = folder_of(tmp_path, "README.md", "docs/details.md")
     titles = {title for item in navigation.navigation(root, {}) for title in item}
     assert not titles & {"Notebooks", navigation.KOREAN}
-    folder_of(tmp_path, "README.ko.md", "docs/ko/details.md", "docs/ko/index.md", "notebooks/1.md")
+    folder_of(tmp_path, "README.ko.md", "docs/ko/details.md", "docs/ko/index.md")
+    folder_of(tmp_path, "notebooks/1.py", "notebooks/ko/1.py")
     sections = {
         title: pages for item in navigation.navigation(root, {}) for title, pages in item.items()
     }
     assert sections["Notebooks"] == ["notebooks/1.md"]
-    assert sections[navigation.KOREAN] == ["ko/index.md", "ko/readme.md", "ko/details.md"]
+    assert sections[navigation.KOREAN] == [
+        "ko/index.md",
+        "ko/readme.md",
+        "ko/details.md",
+        "ko/notebooks/1.md",
+    ]
 
 
 # Links ----------------------------------------------------------------------------------------
@@ -107,6 +113,16 @@ def test_notebooks_and_korean_pages_are_listed_if_they_are_there(tmp_path):
         ("README.md", "[`x`](manual_loop/data)", "[`x`](source/index.md#manual_loopdata)"),
         ("README.md", "[a](CITATION.cff)", "[a](citing.md)"),
         ("docs/ways.md", "[a [n, 1]](gap.md)", "[a [n, 1]](gap.md)"),
+        (
+            "docs/ways.md",
+            "[a](../notebooks/1_fit_and_loop.ipynb#equal)",
+            "[a](notebooks/1_fit_and_loop.md#equal)",
+        ),
+        (
+            "docs/ko/lesson.md",
+            "[a](../../notebooks/ko/1_fit_and_loop.ipynb#에포크)",
+            "[a](notebooks/1_fit_and_loop.md#에포크)",
+        ),
         ("docs/ways.md", "[a](https://keras.io)", "[a](https://keras.io)"),
         ("docs/ways.md", "```\n[a](nowhere.md)\n```", "```\n[a](nowhere.md)\n```"),
     ],
@@ -132,7 +148,18 @@ def test_a_notebook_becomes_a_page():
         "# ---\n# jupyter:\n# ---\n\n# %% [markdown]\n# # Title\n#\n# Text\n\n# %%\nx = 1  # one\n"
     )
     assert notebook(cells) == "# Title\n\nText\n\n```python\nx = 1  # one\n```\n"
-    assert page_of("notebooks/1_fit.py") == "notebooks/1_fit.md"
+    assert page_of("notebooks/1_fit.py") == page_of("notebooks/1_fit.ipynb") == "notebooks/1_fit.md"
+    assert page_of("notebooks/ko/1_fit.py") == "ko/notebooks/1_fit.md"
+
+
+def test_the_page_of_a_notebook_begins_with_the_notebook_itself(tmp_path):
+    Pages(tmp_path).stage("notebooks/1_fit_and_loop.py")
+    text = (tmp_path / "notebooks/1_fit_and_loop.md").read_text(encoding="utf-8")
+    before_setup = text.partition("import importlib")[0].strip().split("\n\n")
+    assert before_setup[0].startswith("# ")
+    assert before_setup[1] == "[`1_fit_and_loop.ipynb`](1_fit_and_loop.ipynb){ download }"
+    assert before_setup[-2:] == ['<details markdown="1"><summary>Setup</summary>', "```python"]
+    assert (tmp_path / "notebooks/1_fit_and_loop.ipynb").is_file()
 
 
 # The start page -------------------------------------------------------------------------------

@@ -111,14 +111,18 @@
     const before = pane.querySelector("li[aria-current]");
     before?.removeAttribute("aria-current");
     if (before) before.querySelector("a").tabIndex = -1;
+    for (const row of pane.querySelectorAll(".chosen")) row.classList.remove("chosen");
     if (!line) return tellNone(pane);
+    const rows = [line, ...pane.querySelectorAll(`[data-part-of="${line.id}"]`)];
+    for (const row of rows) row.classList.add("chosen");
     line.setAttribute("aria-current", "true");
     line.querySelector("a").tabIndex = 0;
     const file = line.closest("[data-file]");
     const turned = file.hidden;
     for (const other of pane.querySelectorAll("[data-file]")) other.hidden = other !== file;
     tellLine(pane, file.dataset.file, line, link.dataset[`${side}Stack`]);
-    bring(pane.querySelector(".scroll"), line, 0, turned);
+    bring(pane.querySelector(".scroll"), rows.at(-1), 0, turned);
+    bring(pane.querySelector(".scroll"), line, 0);
   }
 
   // An entry that has no line on this side.

@@ -1,8 +1,8 @@
 """BatchNorm called without `training=True`.
 
-`training` is False unless it is said. BatchNorm then normalises by its moving averages, which begin
+`training` is False unless it is said. BatchNorm then normalizes by its moving averages, which begin
 at mean 0 and variance 1 and are moved only by calls with `training=True`: they stay as they are for
-ever, and the layer normalises nothing. Nothing fails, and the loss may even fall.
+ever, and the layer normalizes nothing. Nothing fails, and the loss may even fall.
 """
 
 import keras
@@ -30,7 +30,7 @@ THREAD = Thread(
 
 
 def case():
-    """Features far from mean 0, so that it matters whether they are normalised."""
+    """Features far from mean 0, so that it matters whether they are normalized."""
     return Case(
         data=blobs(shift=3.0),
         build=lambda: classifier(keras.layers.BatchNormalization(momentum=0.8)),

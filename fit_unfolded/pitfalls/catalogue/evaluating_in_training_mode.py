@@ -1,6 +1,6 @@
 """Validation with `training=True`.
 
-A validation step with `training=True` measures the model with Dropout on, and normalises each batch
+A validation step with `training=True` measures the model with Dropout on, and normalizes each batch
 by itself. Worse, BatchNorm then moves its averages towards the validation data: the model has
 learned from what it must not see, and its saved weights differ.
 """

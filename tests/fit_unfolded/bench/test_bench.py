@@ -232,6 +232,12 @@ def test_quick_refuses_and_exits_1(tmp_path, monkeypatch, capsys):
     assert json.loads((tmp_path / "quick.json").read_text())["cases"] == []
 
 
+def test_the_ratios_are_a_table_in_a_notebook():
+    rows = [["lesson step", "1", "2", "2.00", "1.90 to 2.10"]]
+    cell = run.Ratios([], rows, [{"case": "cnn", "why": "they differ"}])._repr_html_()
+    assert all(text in cell for text in [*run.HEADERS, *rows[0], "cnn: refused, they differ."])
+
+
 def process(fit, loop, **more):
     """One of a model with constant seconds."""
     modes = ("default", "step", "block", "block XLA")

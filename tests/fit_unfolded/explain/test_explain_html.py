@@ -409,6 +409,24 @@ def real_address(real, tmp_path_factory):
     return path.as_uri()
 
 
+def test_a_condition_over_several_lines_is_shown_whole(reader, real, real_address):
+    number, decision = next(
+        (number, decision)
+        for number, decision in enumerate(real.compile, start=1)
+        if decision.argument == "auto_scale_loss=True"
+    )
+    reader.open(f"{real_address}#d{number}")
+    chosen = "[...document.querySelectorAll('[data-side={}] .chosen')].map((e) => e.innerText)"
+    first, *rest = reader.ask(chosen.format("fit"))
+    assert (first.split("\n")[0], first.split()[-2:]) == (str(decision.fit.number), ["if", "("])
+    assert rest[0].endswith("auto_scale_loss")
+    assert rest[-1].endswith("):")
+    assert len(reader.ask(chosen.format("loop"))) == 1  # of a call, the argument
+    reader.press("k", "k")
+    assert len(reader.ask(chosen.format("fit"))) == 1
+    assert "if ( auto_scale_loss and self." in html.page(real)  # on paper
+
+
 SHOWN = "[...document.querySelectorAll('{}')].filter((e) => e.offsetHeight > 0)"
 
 
