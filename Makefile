@@ -46,7 +46,8 @@ QUICK := tests/test_imports.py tests/test_details.py tests/test_equality_can_fai
 	$(LOOP)/saving/test_parity_saving.py::test_all_that_was_compiled_comes_back
 
 .PHONY: compare bench bench-calls bench-peers gpu-check has-gpu scaling test test-quick test-keras \
-	fuzz keras-suite mutants torture wrong-calls corpus wheel-test site site-test notebooks lint format clean
+	fuzz fuzz-files keras-suite mutants torture wrong-calls corpus wheel-test site site-test notebooks \
+	lint format clean
 
 compare: $(STAMP)
 	$(BIN)/fit-unfolded compare
@@ -98,6 +99,11 @@ test-keras:
 # Random examples with both implementations: make fuzz N=1000
 fuzz: $(STAMP)
 	$(BIN)/python tests/support/fuzz.py $(or $(N),100)
+
+# Damaged and hostile files, each loaded: make fuzz-files N=5000 SEED=1
+fuzz-files: $(STAMP)
+	$(BIN)/python tests/support/fuzz_files.py $(or $(N),5000) --seed $(or $(SEED),1) \
+		--jobs $(JOBS) --write
 
 # Keras's own tests of training and of callbacks, with the loop in the place of fit
 keras-suite: $(PEERS)

@@ -1,6 +1,8 @@
 """`Trainer`: the interface of both implementations, over the model's own methods."""
 
 import functools
+import hashlib
+import io
 import os
 import zipfile
 from pathlib import Path
@@ -8,6 +10,8 @@ from pathlib import Path
 import h5py
 import keras
 import numpy as np
+
+SEAL = b"fit-unfolded sha256 "  # and the SHA-256 of all before it: the end of a file
 
 
 class Trainer:
@@ -71,14 +75,15 @@ class Trainer:
     def save(self, path):
         """As `keras.Model.save`, through a temporary file that is renamed when complete.
 
-        The states that Keras does not save are added to the file: `manual_loop.load_model` reads
-        them, `keras.models.load_model` ignores them.
+        The states that Keras does not save are added to the file, and a checksum of it:
+        `manual_loop.load_model` reads them, `keras.models.load_model` ignores them.
 
         Args:
             path: a file name that ends in `.h5` or `.keras`; the directory exists.
 
         Raises:
             ValueError: for another suffix.
+            OSError: the disk is full, say; a file that was there is left as it is.
         """
         path = Path(path)
         if path.suffix not in (".h5", ".keras"):
@@ -88,33 +93,52 @@ class Trainer:
         seeds = [v.numpy() for v in self.model.variables if v.name == "seed_generator_state"]
         try:
             if path.suffix == ".h5":
-                self._save_h5(partial)
-                with h5py.File(partial, "r+") as file:
-                    file.create_dataset("seed_state", data=np.array(seeds))
+                content = self._hdf5(seeds) + SEAL
+                partial.write_bytes(content + hashlib.sha256(content).digest())
             else:
                 self.model.save(partial)
-                with (
-                    zipfile.ZipFile(partial, "a") as archive,
-                    archive.open("seed_state.npz", "w") as member,
-                ):
-                    np.savez(member, *seeds)
+                with zipfile.ZipFile(partial, "a") as archive:
+                    with archive.open("seed_state.npz", "w") as member:
+                        np.savez(member, *seeds)
+                    archive.comment = SEAL + bytes(32)
+                with partial.open("r+b") as file:
+                    content = file.read()[:-32]
+                    file.seek(-32, os.SEEK_END)
+                    file.write(hashlib.sha256(content).digest())
             partial.replace(path)
         finally:
             partial.unlink(missing_ok=True)
 
-    def _save_h5(self, path):
+    def _hdf5(self, seeds):
+        """The content of an `.h5` file."""
         compiled = self.model.compiled
         # model_metadata (keras/src/legacy/saving/saving_utils.py, 3.15.1) pops "optimizer" out of
         # the live compile config, so that a later .keras file would come back with RMSprop.
         # Keras has no public way to restore it, except to compile and trace again.
         arguments = dict(self.model._compile_config.config) if compiled else None
-        self.model.save(path)
-        if compiled:
-            self.model._compile_config.config = arguments
-        # load_model_from_hdf5 (keras/src/legacy/saving/legacy_h5_format.py, 3.15.1) builds the
-        # optimizer on model._trainable_variables, which is empty for Sequential and functional
-        # models: the first update after loading raises "Unknown variable". Under another name
-        # it leaves the optimizer to be built by the first step.
-        with h5py.File(path, "r+") as file:
-            if "optimizer_weights" in file:
-                file.move("optimizer_weights", "optimizer_state")
+        content = io.BytesIO()
+        try:
+            with _MemoryFile(content, "w") as file:
+                self.model.save(file)
+                # load_model_from_hdf5 (keras/src/legacy/saving/legacy_h5_format.py, 3.15.1) builds
+                # the optimizer on model._trainable_variables, which is empty for Sequential and
+                # functional models: the first update after loading raises "Unknown variable".
+                # Under another name it leaves the optimizer to be built by the first step.
+                if "optimizer_weights" in file:
+                    file.move("optimizer_weights", "optimizer_state")
+                file.create_dataset("seed_state", data=np.array(seeds))
+                file.attrs["sealed"] = True
+        finally:
+            if compiled:
+                self.model._compile_config.config = arguments
+        return content.getvalue()
+
+
+class _MemoryFile(h5py.File):
+    """A HDF5 file in memory, which `keras.Model.save` takes for the name of one.
+
+    On a full disk HDF5 leaves its file open, and Python crashes when it ends.
+    """
+
+    def __str__(self):
+        return "model.h5"

@@ -1,5 +1,6 @@
 """`report.md`, with its pictures, from the JSON files of the suite; and the speedups in them."""
 
+import datetime
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,7 +16,8 @@ from fit_unfolded.bench.environment import BUSY
 from fit_unfolded.bench.limit import Limits, Work
 from fit_unfolded.bench.measure import Ratio, across
 from fit_unfolded.bench.suite import BENCH, PEERS
-from fit_unfolded.common.files import replacing
+from fit_unfolded.common.errors import InputError
+from fit_unfolded.common.files import read_bytes, replacing
 
 Process = dict[str, Any]
 
@@ -144,13 +146,28 @@ class Suite:
 
     @classmethod
     def read(cls, directory: Path) -> "Suite":
-        """Reads `bench.json`, and `peers.json` where it is."""
-        texts = {
-            name: (directory / name).read_text(encoding="utf-8")
-            for name in (BENCH, PEERS)
-            if (directory / name).exists()
-        }
-        return cls(json.loads(texts[BENCH]), json.loads(texts[PEERS]) if PEERS in texts else None)
+        """Reads `bench.json`, and `peers.json` where it is.
+
+        Raises:
+            InputError: a file cannot be read, is no JSON, or no report can be made of it; the
+                message names it.
+        """
+        bench, peers = directory / BENCH, directory / PEERS
+        found: list[Any] = []
+        try:
+            for file in (bench, peers) if peers.exists() else (bench,):
+                found.append(json.loads(read_bytes(file, "results", "a JSON file")))
+                suite = cls(found[0], found[1] if len(found) > 1 else None)
+                datetime.date.fromisoformat(suite.bench["date"])
+                text(suite)
+        except InputError:
+            raise
+        except Exception as error:  # of any type, where something else is than a report reads
+            raise InputError(
+                f"{file} is damaged or of another version ({type(error).__name__}: {error}); "
+                "measure again, or remove it."
+            ) from error
+        return suite
 
     def processes(self, task: str) -> list[Process]:
         """Those of a task that were measured; empty if there are none."""

@@ -143,12 +143,15 @@ def suite(directory: Path, peers: bool, submit: bool, variables: Mapping[str, st
         Whether no figure was refused.
 
     Raises:
+        InputError: other results, which `submit` needs, are damaged.
         KeyboardInterrupt: on Ctrl-C, once what was measured is written.
     """
     from fit_unfolded.bench import machines
     from fit_unfolded.bench.environment import BUSY, environment, wait_until_quiet
     from fit_unfolded.bench.report import write_report
 
+    if submit:
+        machines.page()  # the results of others can be read: known before all is measured
     began = datetime.datetime.now(datetime.UTC)
     print("Waiting until the machine is quiet, at most three minutes.", flush=True)
     quiet = wait_until_quiet()

@@ -13,6 +13,7 @@ import numpy as np
 from fit_unfolded import pitfalls
 from fit_unfolded.check.meter import Meter, Sample, Traced
 from fit_unfolded.check.observe import Observer
+from fit_unfolded.common.files import read_source
 from fit_unfolded.workloads.user_file import UserFile
 
 TIME, MEMORY = "time", "memory"
@@ -225,7 +226,7 @@ def _of_memory(meter: Meter, path: Path) -> Iterator[Cost]:
 def line_that_adds(path: Path, name: str) -> int:
     """The first line that adds to a container; 0 if none is found."""
     ways = (f"{name}.append(", f"{name}.extend(", f"{name}.add(", f"{name} +=", f"{name}[")
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in enumerate(read_source(path, "FILE")[0].splitlines(), 1):
         if any(way in line for way in ways) or (f"{name}" in line and "].append(" in line):
             return number
     return 0

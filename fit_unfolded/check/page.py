@@ -10,6 +10,7 @@ from rich.text import Text
 from fit_unfolded.check import stages
 from fit_unfolded.check.causes import Cause, Departure
 from fit_unfolded.check.run import UNDECIDED, Report
+from fit_unfolded.common.files import read_source
 from fit_unfolded.common.tables import plain_table
 
 WIDEST = 100  # columns that running text is set in
@@ -79,7 +80,7 @@ def _print_lines(console: Console, path: Path, number: int) -> None:
     """The line of the user's file, with those around it."""
     if not number:
         return
-    lines = path.read_text(encoding="utf-8").splitlines()
+    lines = read_source(path, "FILE")[0].splitlines()
     console.print(Text(f"{path}, line {number}", style="bold"), soft_wrap=True)
     for at in range(max(1, number - AROUND), min(len(lines), number + AROUND) + 1):
         sign = ">" if at == number else " "

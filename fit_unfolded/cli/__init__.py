@@ -83,7 +83,7 @@ def main() -> None:
             status = _fail(str(error), 2)
         except typer.TyperException as error:
             status = _fail(_usage_error(error), 2)
-        except ConnectionError as error:  # a worker is gone
+        except OSError as error:  # a worker is gone; the disk is full
             status = _fail(str(error), 1)
         except KeyboardInterrupt:
             status = 130

@@ -1,12 +1,53 @@
-"""Output files and directories: checked before any training, written whole or not at all."""
+"""Files: read with one clear error; outputs checked before any training, and written whole."""
 
+import ast
 import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import decode_source
 from pathlib import Path
 
 from fit_unfolded.common.errors import InputError
+
+
+def read_bytes(path: Path, argument: str, kind: str) -> bytes:
+    """The content of a file that the user has named.
+
+    Raises:
+        InputError: it is missing, a directory, no file or unreadable; the message names `argument`
+            and the `kind` of file that is wanted.
+    """
+    if path.is_dir():
+        raise InputError(f"{argument}: {path} is a directory; name {kind}.")
+    if path.exists() and not path.is_file():  # a pipe, say, which might never end
+        raise InputError(f"{argument}: {path} is not a file; name {kind}.")
+    try:
+        return path.read_bytes()
+    except FileNotFoundError as error:
+        raise InputError(f"{argument}: there is no file {path}.") from error
+    except (OSError, ValueError) as error:  # ValueError: a null byte in the name
+        words = getattr(error, "strerror", None) or error
+        raise InputError(f"{argument}: {path} cannot be read ({words}).") from error
+
+
+def read_source(path: Path, argument: str) -> tuple[str, ast.Module]:
+    """The text of a Python file, in the encoding that it declares, and its syntax tree.
+
+    Raises:
+        InputError: as `read_bytes`; it is not Python.
+    """
+    content = read_bytes(path, argument, "a Python file")
+    try:
+        tree = ast.parse(content, str(path))
+        compile(tree, str(path), "exec")
+        return decode_source(content), tree
+    except SyntaxError as error:
+        place = f", line {error.lineno}" if error.lineno else ""
+        raise InputError(f"{path}{place}: {error.msg}.") from error
+    except (ValueError, RecursionError, MemoryError) as error:  # null bytes; nested too deeply
+        words = str(error) or type(error).__name__
+        raise InputError(f"{argument}: {path} is not a Python file ({words}).") from error
 
 
 def check_file(path: Path, option: str) -> None:

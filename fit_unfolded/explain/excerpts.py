@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 from html import escape
+from importlib.util import decode_source
 from itertools import pairwise
 from pathlib import Path
 
@@ -161,7 +162,7 @@ def _code(plain: str, coloured: str) -> str:
 
 @cache
 def _lines(path: str) -> list[str]:
-    return Path(path).read_text(encoding="utf-8").rstrip("\n").split("\n")
+    return decode_source(Path(path).read_bytes()).rstrip("\n").split("\n")
 
 
 @cache

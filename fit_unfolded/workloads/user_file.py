@@ -29,6 +29,7 @@ from typing import Any
 import numpy as np
 
 from fit_unfolded.common.errors import InputError
+from fit_unfolded.common.files import read_source
 
 # The parameters of keras.Model.fit and keras.Model.compile (Keras 3.15); a test holds them to it.
 DATA_ARGUMENTS = ("x", "y", "sample_weight", "class_weight", "validation_data")
@@ -119,7 +120,7 @@ def summarize(path: Path) -> Source:
         InputError: there is no such file, it is not Python, it lacks a definition, or `FIT` or
             `COMPILE` has an unknown argument.
     """
-    tree = _parse(path)
+    _, tree = read_source(path, "WORKLOAD")
     names = set(_bound_names(tree.body))
     if "*" not in names:
         _check_names(path, names)
@@ -134,25 +135,6 @@ def summarize(path: Path) -> Source:
             continue
     _check_numbers(path, literals)
     return Source((ast.get_docstring(tree) or "").partition("\n")[0], literals)
-
-
-def _parse(path: Path) -> ast.Module:
-    if path.is_dir():
-        raise InputError(f"WORKLOAD: {path} is a directory; name a Python file.")
-    try:
-        source = path.read_bytes()
-    except FileNotFoundError as error:
-        raise InputError(f"WORKLOAD: there is no file {path}.") from error
-    except OSError as error:
-        raise InputError(f"WORKLOAD: {path} cannot be read ({error.strerror}).") from error
-    try:
-        tree = ast.parse(source, str(path))
-        compile(tree, str(path), "exec")
-    except SyntaxError as error:
-        raise InputError(f"{path}, line {error.lineno}: {error.msg}.") from error
-    except ValueError as error:  # null bytes
-        raise InputError(f"WORKLOAD: {path} is not a Python file ({error}).") from error
-    return tree
 
 
 def _bound_names(statements: Iterable[ast.stmt]) -> Iterator[str]:

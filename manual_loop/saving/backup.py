@@ -9,6 +9,7 @@ As `keras.callbacks.BackupAndRestore` (`keras/src/callbacks/backup_and_restore.p
 3. a process that dies while it writes leaves a complete backup, see `backup_file.py`.
 """
 
+import contextlib
 import copy
 import datetime
 import pathlib
@@ -178,20 +179,33 @@ class Backup(keras.callbacks.Callback):
         }
 
     def restore(self, state, callbacks):
-        """Set the variables, callbacks and random generators as they were.
+        """Set the callbacks, random generators and variables as they were.
+
+        The variables are checked first and set last: nothing is set in half of a model.
 
         Raises:
-            ValueError: the state is of another model, or of other callbacks.
+            ValueError: the state is of another model, or of other callbacks, or of no training.
         """
-        try:
+        variables, saved = variables_of(self.model, state["step"]), state["variables"]
+        with self.errors_named():
+            if saved is not None:
+                training_state.check_variables(variables, saved)
             training_state.set_callback_states(callbacks, state["callbacks"])
-            if state["variables"] is not None:
-                variables = variables_of(self.model, state["step"])
-                training_state.set_variables(variables, state["variables"])
-        except ValueError as error:
-            message = f"{self.path} {error}. Remove it, or name another `path`."
+            training_state.set_random_states(state["random"])
+        if saved is not None:
+            training_state.set_variables(variables, saved)
+
+    @contextlib.contextmanager
+    def errors_named(self):
+        """In this block a state is read: what is wrong with it is a `ValueError` with the file."""
+        try:
+            yield
+        except Exception as error:
+            words = str(error)
+            if not isinstance(error, ValueError):
+                words = f"cannot be used ({type(error).__name__}: {words})"
+            message = f"{self.path} {words}. Remove it, or name another `path`."
             raise ValueError(message) from error
-        training_state.set_random_states(state["random"])
 
     def write(self, state):
         """Make this the newest backup, in the background."""

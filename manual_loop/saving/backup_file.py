@@ -10,11 +10,16 @@ import hashlib
 import io
 import json
 import os
+import re
 import warnings
+import zipfile
 
 import numpy as np
 
-MARK = b"backup 2 sha256 "  # before the checksum; the number is that of the format
+from manual_loop.saving import training_state, trust
+
+VERSION = 2
+MARK = b"backup %d sha256 "  # before the checksum
 CHECKSUM = hashlib.sha256().digest_size
 
 _writer = concurrent.futures.ThreadPoolExecutor(1)
@@ -92,6 +97,7 @@ def read(path):
             continue
         try:
             state = from_bytes(content)
+            training_state.check(state)
         except ValueError as error:
             damaged.append(f"{file} {error}")
             continue
@@ -141,7 +147,7 @@ def to_bytes(state):
     file = io.BytesIO()
     data = np.frombuffer(b"".join(parts), "uint8")
     np.savez(file, text=np.frombuffer(text, "uint8"), data=data)
-    file.write(MARK)
+    file.write(MARK % VERSION)
     file.write(hashlib.sha256(file.getbuffer()).digest())
     return file.getvalue()
 
@@ -153,13 +159,21 @@ def from_bytes(content):
         ValueError: the content is not that of a whole file of this format.
     """
     body, checksum = content[:-CHECKSUM], content[-CHECKSUM:]
-    if not body.endswith(MARK):
-        raise ValueError("is no backup, or not of this version, or not complete")
+    mark = re.search(rb"backup (\d+) sha256 $", body[-len(MARK) - 20 :])
+    if mark is None:
+        raise ValueError("is no backup, or not complete")
     if hashlib.sha256(body).digest() != checksum:
         raise ValueError("is damaged: its checksum is wrong")
-    with np.load(io.BytesIO(body), allow_pickle=False) as file:
-        text, data = file["text"].tobytes(), file["data"].tobytes()
-    return unpack(json.loads(text), data)
+    if (version := int(mark[1])) != VERSION:
+        raise ValueError(f"is of version {version} of this format, and {VERSION} is read here")
+    try:
+        with zipfile.ZipFile(io.BytesIO(body)) as archive:
+            trust.check_arrays(archive)
+        with np.load(io.BytesIO(body), allow_pickle=False) as file:
+            text, data = file["text"].tobytes(), file["data"].tobytes()
+        return unpack(json.loads(text), data)
+    except Exception as error:  # somebody has made it
+        raise ValueError(f"is no backup ({type(error).__name__}: {error})") from error
 
 
 def pack(value, parts):

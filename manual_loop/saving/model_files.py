@@ -12,8 +12,11 @@ which are restored here:
    file has none (`legacy/saving/saving_utils.py`, `model_metadata`). So it is put back.
 3. Both formats: the state of a `keras.random.SeedGenerator` is not written, so a Dropout that goes
    on training draws other masks than one that never stopped.
+
+Each file ends in a checksum of it, and is examined before it is loaded, see `trust.py`.
 """
 
+import io
 import json
 import os
 import pathlib
@@ -22,6 +25,8 @@ import zipfile
 import h5py
 import keras
 import numpy as np
+
+from manual_loop.saving import trust
 
 # What Keras loses is stored beside what it writes: groups in .h5, a member of the .keras archive.
 OPTIMIZER_STATE = "optimizer_state"
@@ -38,6 +43,7 @@ def save(model, path):
 
     Raises:
         ValueError: another ending.
+        OSError: the disk is full, say. A file that was there is left as it is.
     """
     path = pathlib.Path(path)
     if path.suffix not in (".h5", ".keras"):
@@ -48,20 +54,42 @@ def save(model, path):
     configuration = getattr(model, "_compile_config", None)
     arguments = dict(configuration.config) if configuration else None
     try:
-        model.save(part)
-        if configuration:
-            configuration.config = arguments
         if path.suffix == ".h5":
-            with h5py.File(part, "r+") as file:
-                if "optimizer_weights" in file:
-                    file.move("optimizer_weights", OPTIMIZER_STATE)
-                file.create_dataset(SEED_STATE, data=np.array(seeds))
+            part.write_bytes(trust.sealed(_hdf5_of(model, seeds)))
         else:
-            with zipfile.ZipFile(part, "a") as archive, archive.open(SEED_MEMBER, "w") as member:
-                np.savez(member, *seeds)
+            model.save(part)
+            with zipfile.ZipFile(part, "a") as archive:
+                with archive.open(SEED_MEMBER, "w") as member:
+                    np.savez(member, *seeds)
+                archive.comment = trust.SEAL + bytes(trust.DIGEST)
+            trust.seal(part)
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
+        if configuration:
+            configuration.config = arguments
+
+
+class MemoryFile(h5py.File):
+    """A HDF5 file in memory, which `keras.Model.save` takes for the name of one.
+
+    On a full disk HDF5 leaves its file open, and Python crashes when it ends.
+    """
+
+    def __str__(self):
+        return "model.h5"
+
+
+def _hdf5_of(model, seeds):
+    """The content of an `.h5` file."""
+    content = io.BytesIO()
+    with MemoryFile(content, "w") as file:
+        model.save(file)
+        if "optimizer_weights" in file:
+            file.move("optimizer_weights", OPTIMIZER_STATE)
+        file.create_dataset(SEED_STATE, data=np.array(seeds))
+        file.attrs[trust.SEALED] = True
+    return content.getvalue()
 
 
 def load_model(path, custom_objects=None, compile=True, **arguments):
@@ -76,21 +104,28 @@ def load_model(path, custom_objects=None, compile=True, **arguments):
     Returns:
         keras.Model: training continues as if it had not stopped. (A file written by Keras
         alone has no seeds: after it, Dropout draws other masks.)
+
+    Raises:
+        OSError: the file is missing, a directory or unreadable.
+        ValueError: it is damaged, has code in it, needs far more memory than it has content, or is
+            no model.
+        TypeError: it needs a class that is not in `custom_objects`.
     """
     path = pathlib.Path(path)
-    if path.suffix == ".h5":
-        model = keras.models.load_model(path, custom_objects, compile=False, **arguments)
-        with h5py.File(path) as file:
-            seeds = list(file.get(SEED_STATE, ()))
-            if compile and "training_config" in file.attrs:
-                with keras.saving.CustomObjectScope(custom_objects or {}):
-                    _compile_from_h5(model, file, custom_objects or {})
-    else:
-        model = keras.models.load_model(path, custom_objects, compile=compile, **arguments)
-        seeds = _read_seeds(path)
-    if seeds:
-        for variable, value in zip(seed_states(model), seeds, strict=True):
-            variable.assign(value)
+    with trust.loading(path):
+        if path.suffix == ".h5":
+            model = keras.models.load_model(path, custom_objects, compile=False, **arguments)
+            with h5py.File(path) as file:
+                seeds = list(file.get(SEED_STATE, ()))
+                if compile and "training_config" in file.attrs:
+                    with keras.saving.CustomObjectScope(custom_objects or {}):
+                        _compile_from_h5(model, file, custom_objects or {})
+        else:
+            model = keras.models.load_model(path, custom_objects, compile=compile, **arguments)
+            seeds = _read_seeds(path)
+        if seeds:
+            for variable, value in zip(seed_states(model), seeds, strict=True):
+                variable.assign(value)
     return model
 
 

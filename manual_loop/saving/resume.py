@@ -106,10 +106,11 @@ class Resumption(NoBackup):
         self._state = state
         if state["step"]:
             self._make_metrics()
-        backup.restore(state, self._callbacks)
-        if state["data"] is not None:
-            way = self._batches.set_state(state["data"], backup.generator)
+        if state["data"] is not None:  # first: it may fail, and draw random numbers
+            with backup.errors_named():
+                way = self._batches.set_state(state["data"], backup.generator)
             backup.resumed = f"epoch {state['epoch']}, batch {state['step']}: {way}"
+        backup.restore(state, self._callbacks)
         self._model._initial_epoch = epochs if state["stopped"] else state["epoch"]
         return None if state["step"] else state["logs"]
 

@@ -25,20 +25,49 @@ ATTRIBUTES: dict[type, tuple[str, ...]] = {
 KNOWN = (callbacks.CSVLogger, *ATTRIBUTES)
 
 
+STATE: dict[str, Any] = {  # what `Backup.state` makes
+    "epoch": int,
+    "step": int,
+    "logs": dict,
+    "stopped": bool,
+    "data": dict | None,
+    "callbacks": list,
+    "random": dict,
+    "variables": list | None,
+}
+
+
+def check(state):
+    """Whether the parts of a backup are all there, before any of them is used.
+
+    Raises:
+        ValueError: they are not.
+    """
+    if not isinstance(state, dict) or state.keys() != STATE.keys():
+        raise ValueError("is no backup: other parts are in it")
+    for name, kind in STATE.items():
+        if not isinstance(state[name], kind):
+            raise ValueError(f"is no backup: its {name!r} is {type(state[name]).__name__}")
+
+
 def get_variables(variables):
     """list of `(path, values)`."""
     return [(v.path, np.array(keras.ops.convert_to_numpy(v))) for v in variables]
 
 
-def set_variables(variables, saved):
-    """Assign what `get_variables` returned.
+def check_variables(variables, saved):
+    """Whether `set_variables` can assign all of them.
 
     Raises:
         ValueError: these are other variables.
     """
-    here = [(v.path, tuple(v.shape)) for v in variables]
-    if here != [(path, value.shape) for path, value in saved]:
+    here = [(v.path, tuple(v.shape), v.dtype) for v in variables]
+    if here != [(path, value.shape, value.dtype.name) for path, value in saved]:
         raise ValueError("is the backup of another model")
+
+
+def set_variables(variables, saved):
+    """Assign what `get_variables` returned, after `check_variables`."""
     for variable, (_, value) in zip(variables, saved, strict=True):
         variable.assign(value)
 
@@ -76,8 +105,7 @@ def get_state(callback):
         with open(callback.filename, "rb") as file:
             content = np.frombuffer(file.read(), "uint8")
         return {"keys": callback.keys, "content": content}
-    (names,) = (names for kind, names in ATTRIBUTES.items() if isinstance(callback, kind))
-    return {name: getattr(callback, name) for name in names}
+    return {name: getattr(callback, name) for name in attributes_of(callback)}
 
 
 def set_state(callback, state):
@@ -92,8 +120,16 @@ def set_state(callback, state):
         callback.csv_file.flush()
         callback.keys, callback.append_header = state["keys"], not content
     else:
+        if set(state) != set(attributes_of(callback)):
+            raise ValueError(f"has another state of {type(callback).__name__}")
         for name, value in state.items():
             setattr(callback, name, value)
+
+
+def attributes_of(callback):
+    """What changes in a callback of Keras's own, see `ATTRIBUTES`."""
+    (names,) = (names for kind, names in ATTRIBUTES.items() if isinstance(callback, kind))
+    return names
 
 
 def get_random_states():

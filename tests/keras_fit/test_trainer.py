@@ -106,7 +106,7 @@ def test_a_broken_off_save_leaves_the_old_file(trainer, tmp_path, monkeypatch, s
     path.write_bytes(b"old")
 
     def broken_off(file):
-        file.write_bytes(b"half")
+        file.create_group("half") if suffix == ".h5" else file.write_bytes(b"half")
         raise KeyboardInterrupt
 
     monkeypatch.setattr(trainer.model, "save", broken_off)

@@ -24,6 +24,7 @@ from fit_unfolded.bench.measure import LossesDiffer, Turn, across, bootstrap, in
 from fit_unfolded.bench.models import LARGE_MODELS, MODELS
 from fit_unfolded.bench.peers import race
 from fit_unfolded.bench.suite import Task
+from fit_unfolded.common.errors import InputError
 
 TINY = MODELS["lesson"].cut(64)
 
@@ -332,6 +333,29 @@ def test_what_is_wide_busy_or_refused_is_marked(tmp_path):
     marked = report.text(report.Suite.read(tmp_path / "a"))
     assert "**The machine was busy.**" in marked
     assert ") time limit | " in marked
+
+
+@pytest.mark.parametrize("name", ["bench.json", "peers.json"])
+def test_results_that_are_damaged_are_named(tmp_path, name):
+    path = results(tmp_path / "a") / name
+    content = json.loads(path.read_text())
+    report.Suite.read(path.parent)
+    del content["environment"]["versions"]
+    for damaged, words in [
+        (b"", "JSONDecodeError"),
+        (path.read_bytes()[:-9], "JSONDecodeError"),
+        (b"\xff", "UnicodeDecodeError"),
+        (b"[" * 100_000, "RecursionError"),
+        (b"[]", "TypeError"),
+        (json.dumps(content).encode(), "KeyError: 'versions'"),
+    ]:
+        path.write_bytes(damaged)
+        with pytest.raises(InputError, match=rf"{name} is damaged .*{words}.*measure again"):
+            machines.page(tmp_path)
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(InputError, match=rf"{name} is a directory; name a JSON file"):
+        report.write_report(path.parent)
 
 
 def test_the_figures_of_the_readme_are_of_the_newest_results(tmp_path):

@@ -1,5 +1,6 @@
 """The command line as a whole: help, errors, interruption, and what is left behind."""
 
+import errno
 import os
 import re
 import signal
@@ -303,6 +304,16 @@ def test_control_c_amid_a_call_that_does_not_return(tmp_path):
     )
     seconds = interrupted([sys.executable, script], "begin", tmp_path)
     assert 0.5 < seconds < 2
+
+
+def test_a_full_disk_is_one_line(run, monkeypatch):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "model.keras")
+
+    monkeypatch.setattr(cli, "app", full)
+    status, page, error = run("train")
+    assert (status, page) == (1, "")
+    assert error == "error: [Errno 28] No space left on device: 'model.keras'\n"
 
 
 def test_nothing_of_the_interruption_stays():

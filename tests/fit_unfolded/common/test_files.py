@@ -1,10 +1,18 @@
-"""Output directories: created late, checked early, removed if nothing was written."""
+"""Files that are read; output directories: created late, checked early, removed if empty."""
+
+import os
 
 import pytest
 from platforms import needs_permissions
 
 from fit_unfolded.common.errors import InputError
-from fit_unfolded.common.files import check_directory, check_file, created, replacing
+from fit_unfolded.common.files import (
+    check_directory,
+    check_file,
+    created,
+    read_source,
+    replacing,
+)
 
 
 def test_checks_create_nothing(tmp_path):
@@ -69,3 +77,51 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
         interrupted()
     assert file.read_text() == "old"
     assert list(tmp_path.iterdir()) == [file]
+
+
+def test_a_source_in_its_own_encoding(tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_bytes("# coding: latin-1\nname = 'caf\xe9'\n".encode("latin-1"))
+    text, tree = read_source(path, "FILE")
+    assert text.endswith("name = 'caf\xe9'\n")
+    assert tree.body[0].value.value == "caf\xe9"
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"x = (\n", r"mine\.py, line 1: '\(' was never closed\.$"),
+        ("# caf\xe9".encode("latin-1"), r"mine\.py.*: .*encoding.*\.$"),
+        (b"# coding: nonsense\n", r"mine\.py.*: .*unknown encoding.*\.$"),
+        (b"x = 1\0", r"mine\.py.*null bytes.*\.$"),
+        (b"x = " + b"-" * 200_000 + b"1", r"mine\.py.*\.$"),
+        (b"(" * 10_000, r"mine\.py.*too many nested parentheses\.$"),
+        (os.urandom(3000), r"mine\.py.*\.$"),
+    ],
+)
+def test_what_is_no_source(tmp_path, content, words):
+    path = tmp_path / "mine.py"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=words):
+        read_source(path, "FILE")
+
+
+def test_sources_that_cannot_be_read(tmp_path):
+    found = {
+        "none.py": "FILE: there is no file",
+        "": "is a directory; name a Python file",
+    }
+    if hasattr(os, "mkfifo"):  # not on Windows
+        os.mkfifo(tmp_path / "pipe.py")
+        found["pipe.py"] = "is not a file; name a Python file"
+    for name, words in found.items():
+        with pytest.raises(InputError, match=words):
+            read_source(tmp_path / name, "FILE")
+
+
+@needs_permissions
+def test_a_source_without_permission(tmp_path):
+    path = tmp_path / "mine.py"
+    path.touch(0)
+    with pytest.raises(InputError, match=r"mine.py cannot be read \(Permission denied\)"):
+        read_source(path, "FILE")

@@ -1,5 +1,8 @@
 """Each workload as described; data files that cannot be used."""
 
+import io
+import zipfile
+
 import numpy as np
 import pytest
 
@@ -125,7 +128,7 @@ def test_mnist_reads_a_file(mnist_file):
         ({"y_train": np.zeros([40, 10], int)}, r"y_train must be \[40\]"),
         ({"y_train": np.zeros(40)}, "y_train integers"),
         ({"y_train": np.full(40, 10)}, "y_train must lie in 0 to 9"),
-        ({"y_test": np.full(10, "a", dtype=object)}, "cannot be read"),
+        ({"y_test": np.full(10, "a", dtype=object)}, "'y_test.npy' holds pickled objects"),
     ],
 )
 def test_mnist_refuses_other_arrays(mnist_file, changes, words):
@@ -166,3 +169,29 @@ def test_other_workloads_take_no_file(tmp_path):
 def test_an_unknown_workload_lists_the_nearest(wrong, near):
     with pytest.raises(InputError, match=f"'{wrong}'.*{near}"):
         workloads.get(wrong)
+
+
+def huge():
+    file = io.BytesIO()
+    array = {"descr": "<f4", "fortran_order": False, "shape": (1 << 40,)}
+    np.lib.format.write_array_header_1_0(file, array)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", "File is not a zip file"),
+        (huge(), r"has less than its shape \(1099511627776,\)"),
+        (bytes(1 << 27), "a decompression bomb"),
+    ],
+)
+def test_mnist_refuses_hostile_files(content, words, tmp_path):
+    path = tmp_path / "mnist.npz"
+    if content:
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr("x_train.npy", content)
+    else:
+        path.touch()
+    with pytest.raises(InputError, match=f"--data: .* cannot be read as .npz .*{words}"):
+        workloads.get("mnist").load(seed=0, data_path=path)
