@@ -28,6 +28,7 @@ PAGE = ROOT / "docs" / "reliability.md"
 BEGIN, END = "<!-- torture: begin -->", "<!-- torture: end -->"
 EPOCHS, BATCHES, SAMPLES = 6, 20, 160
 SECONDS = 120  # that one process may take; more is a failure
+STARTS = 60  # of one training; more is a failure
 KINDS = ("arrays", "tf.data", "PyDataset")
 MODES = ("every batch is heard", "steps are joined")
 RESULT, STREAM = "result.npz", "stream.jsonl"
@@ -228,9 +229,9 @@ def torture(folder, kind, mode, chance, seconds, workers):
         }
         try:
             counts["starts"] += 1
-            if counts["starts"] > 60:
+            if counts["starts"] > STARTS:
                 logs = [(folder / f"{place}.log").read_text()[-1500:] for place in range(workers)]
-                raise AssertionError("not done after 40 starts: " + "\n".join(logs))
+                raise AssertionError(f"not done after {STARTS} starts: " + "\n".join(logs))
             name, delay = moment(folder, seconds, chance)
             ended = wait(children, delay)
             victims = chance.choice([[0], [1], [0, 1]]) if workers > 1 else [0]
@@ -381,8 +382,11 @@ def main():
 def write(options, counts, seconds):
     """Put the counts of this run into the page."""
     name = "alone" if options.workers == 1 else f"{options.workers} workers"
+    command = f"torture.py {options.n}"
+    command += f" --workers {options.workers}" * (options.workers > 1)
+    command += f" --seed {options.seed}" * (options.seed > 0)
     row = (
-        f"| {name} | {counts['equal']} of {options.n} | {counts['starts']} | "
+        f"| {name} | `{command}` | {counts['equal']} of {options.n} | {counts['starts']} | "
         f"{sum(n for k, n in counts.items() if k.startswith('killed'))} | "
         f"{counts['writing a backup']} | {seconds / 60:.0f} min |"
     )
