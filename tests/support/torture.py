@@ -6,7 +6,8 @@ Each of the N trainings runs in processes of its own, which are killed by SIGKIL
 time: also while they start, while they write a backup, and while they end. Then all that it left is
 compared with what a training left that nobody disturbed: weights, optimizer variables, history, the
 callback calls after each joint, the files of ModelCheckpoint and CSVLogger, and that no temporary
-file and no process is left. With --write, the counts go into docs/reliability.md.
+file and no process is left. With --write, the counts go into docs/reliability.md. After Ctrl-C they are those of
+the trainings that were done.
 """
 
 import argparse
@@ -233,6 +234,7 @@ def torture(folder, kind, mode, chance, seconds, workers):
                 logs = [(folder / f"{place}.log").read_text()[-1500:] for place in range(workers)]
                 raise AssertionError(f"not done after {STARTS} starts: " + "\n".join(logs))
             name, delay = moment(folder, seconds, chance)
+            seconds *= 1.1  # or it may never come to a backup, if the machine has become slower
             ended = wait(children, delay)
             victims = chance.choice([[0], [1], [0, 1]]) if workers > 1 else [0]
             victims = [place for place in children.values() if place in victims]
@@ -372,6 +374,9 @@ def main():
             except AssertionError as error:
                 failures.append(f"{kind}, {mode}: {error}")
                 print(f"{number + 1}: FAILED: {failures[-1]}", flush=True)
+            except KeyboardInterrupt:  # what was done until now is a run of its own
+                options.n = number
+                break
         seconds = time.monotonic() - started
     print(dict(counts), f"{seconds:.0f} s")
     if options.write:
