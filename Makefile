@@ -46,7 +46,7 @@ QUICK := tests/test_imports.py tests/test_details.py tests/test_equality_can_fai
 	$(LOOP)/saving/test_parity_saving.py::test_all_that_was_compiled_comes_back
 
 .PHONY: compare bench bench-calls bench-peers gpu-check has-gpu scaling test test-quick test-keras \
-	fuzz keras-suite mutants torture corpus wheel-test site site-test notebooks lint format clean
+	fuzz keras-suite mutants torture soak corpus wheel-test site site-test notebooks lint format clean
 
 compare: $(STAMP)
 	$(BIN)/fit-unfolded compare
@@ -110,6 +110,10 @@ mutants: $(MUTANTS)
 # Trainings that are killed at random moments and started again: make torture N=100 WORKERS=2
 torture: $(STAMP)
 	$(BIN)/python tests/support/torture.py $(or $(N),100) --workers $(or $(WORKERS),1) --write
+
+# A long training in one process, beside fit: make soak MINUTES=30
+soak: $(STAMP)
+	$(BIN)/python tests/support/soak.py $(or $(MINUTES),30) --write
 
 # How well `fit-unfolded check` diagnoses hand-written loops; writes the figures into docs/check.md.
 corpus: $(STAMP)

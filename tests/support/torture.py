@@ -6,8 +6,8 @@ Each of the N trainings runs in processes of its own, which are killed by SIGKIL
 time: also while they start, while they write a backup, and while they end. Then all that it left is
 compared with what a training left that nobody disturbed: weights, optimizer variables, history, the
 callback calls after each joint, the files of ModelCheckpoint and CSVLogger, and that no temporary
-file and no process is left. With --write, the counts go into docs/reliability.md; after Ctrl-C, those of the
-trainings that were done.
+file and no process is left. With --write, the counts go into docs/reliability.md; after Ctrl-C,
+those of the trainings that were done.
 """
 
 import argparse
