@@ -26,12 +26,14 @@ KNOWN = (callbacks.CSVLogger, *ATTRIBUTES)
 
 
 def get_variables(variables):
-    """list of `(path, values)`."""
-    return [(v.path, np.array(keras.ops.convert_to_numpy(v))) for v in variables]
+    """list of `(path, tensor)`. Nothing is copied here: TensorFlow gives a variable a buffer of its
+    own when it is changed next, so the tensors keep the values that they have now.
+    """
+    return [(v.path, tf.convert_to_tensor(v.value)) for v in variables]
 
 
 def set_variables(variables, saved):
-    """Assign what `get_variables` returned.
+    """Assign what `get_variables` returned, as arrays.
 
     Raises:
         ValueError: these are other variables.

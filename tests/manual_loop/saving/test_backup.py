@@ -17,6 +17,7 @@ from manual_loop.execution import steps_tuner
 from manual_loop.execution.bound_step import JoinedSteps
 from manual_loop.saving import backup_file, resume
 from manual_loop.saving.backup import Backup
+from manual_loop.saving.training_state import get_variables
 
 callbacks = keras.callbacks
 EPOCHS = 4
@@ -388,3 +389,17 @@ def test_every_so_many_seconds(trainer, tmp_path, monkeypatch):
     run(trainer, DATA["arrays"], tmp_path / "run", backup, epochs=2)
     assert (0, 4) in written
     assert len(written) >= 2
+
+
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_later_steps_do_not_change_what_is_being_written(jit_compile):
+    trainer = manual_loop.Trainer(plain())
+    trainer.compile("adam", SPARSE, jit_compile=jit_compile)
+    how = {"batch_size": 11, "verbose": 0}
+    trainer.fit(X, Y, **how)
+    before = [variable.numpy() for variable in variables(trainer)]
+    taken = get_variables(variables(trainer))
+    trainer.fit(X, Y, epochs=2, **how)
+    for (path, tensor), value, now in zip(taken, before, variables(trainer), strict=True):
+        np.testing.assert_array_equal(tensor, value, path)
+        assert not np.array_equal(value, now.numpy()) or path.endswith("learning_rate"), path
