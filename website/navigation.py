@@ -39,7 +39,7 @@ def files(root: Path) -> list[str]:
     found += [root / "README.ko.md", *sorted((root / "docs" / "ko").glob("*.md"))]
     notebooks = [*(root / "notebooks").glob("*.md"), *(root / "notebooks").glob("*.py")]
     found += sorted(notebooks)
-    found += sorted((root / "benchmarks" / "results").glob("*/report.md"))
+    found += sorted((root / "benchmarks" / "results").rglob("*.md"))
     found += [root / name for name in SECTIONS["Project"]]
     return [file.relative_to(root).as_posix() for file in found if file.is_file()]
 

@@ -23,8 +23,9 @@ EPOCHS_PER_TURN = 3
 BATCHES_PER_EPOCH = 64
 UNSTABLE = 0.05  # if an interval extends farther than this part of the ratio
 
-# 97.5 % quantiles of Student's t distribution, by degrees of freedom from 1 to 11.
-STUDENT_T = (12.71, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201)
+# 97.5 % quantiles of Student's t distribution, by degrees of freedom from 1 to 19.
+STUDENT_T = (12.71, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)
+STUDENT_T += (2.201, 2.179, 2.160, 2.145, 2.131, 2.120, 2.110, 2.101, 2.093)
 
 
 class LossesDiffer(RuntimeError):

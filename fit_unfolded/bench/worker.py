@@ -4,9 +4,11 @@ Every measurement has a process of its own: in one that is shared, memory, threa
 one leaves behind would count for the next.
 """
 
+import importlib
 import json
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -181,6 +183,11 @@ def main(what: str, *arguments: str) -> None:
     """Measures and prints; a figure that was refused is `{"refused": why}`."""
     from fit_unfolded.common.tf_import import import_tensorflow
 
+    if what in ("peers", "target"):
+        # PyTorch's optimizers import it, and after TensorFlow, whose LLVM it would then call, it
+        # crashes: https://github.com/tensorflow/tensorflow/issues/124205
+        with suppress(ImportError):
+            importlib.import_module("triton")
     import_tensorflow()
     from fit_unfolded.bench.measure import LossesDiffer
 

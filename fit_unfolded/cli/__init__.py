@@ -23,8 +23,8 @@ from fit_unfolded.cli import (
     train,
     workloads,
 )
-from fit_unfolded.cli.interruption import end_interrupted, interruptible
 from fit_unfolded.common.errors import InputError
+from fit_unfolded.common.interruption import end_interrupted, interruptible
 
 app = typer.Typer(
     add_completion=False,
@@ -74,7 +74,7 @@ def options(
 
 
 def main() -> None:
-    """Entry point; every error is one line on standard error, with exit status 2 or 1."""
+    """Run a command; every error is one line on standard error, with exit status 2 or 1."""
     with interruptible():
         try:
             arguments = sys.argv[1:] or ["--help"]

@@ -77,10 +77,12 @@ class ResidentDataset:
         self.batch_size = batch_size
         self._shuffle = shuffle
         self._samples = samples
-        # without a shuffle, nothing is drawn: it is not worth a graph
-        self._permutation = shuffle and tf.function(
-            permutation, autograph=False
-        ).get_concrete_function(samples, shuffle)
+        self._permutation = functools.partial(permutation, samples, shuffle)
+        self._draws_anew = False
+        if shuffle:  # otherwise nothing is drawn, and a graph is not worth its time
+            draw = tf.function(self._permutation, autograph=False)
+            self._permutation = draw.get_concrete_function()
+            self._draws_anew = self._permutation.graph.seed is None
         self._within_batches = tf.function(tf.random.shuffle, autograph=False)
         self._drawn = None
 
@@ -105,13 +107,12 @@ class ResidentDataset:
         Returns:
             int64 `[full batches, batch_size]`, and int64 `[rest]` or None for the partial batch.
         """
-        if self._drawn is None or (self._permutation and self._permutation.graph.seed is None):
+        if self._drawn is None or self._draws_anew:
             self._drawn = self._draw()
         return self._drawn
 
     def _draw(self):
-        order = self._permutation() if self._permutation else permutation(self._samples, False)
-        size = self.batch_size
+        order, size = self._permutation(), self.batch_size
         if self._shuffle == "batch":
             starts = range(0, self._samples, size)
             shuffled = self._within_batches.get_concrete_function(tf.TensorSpec([None], tf.int64))

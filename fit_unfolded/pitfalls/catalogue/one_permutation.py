@@ -20,7 +20,7 @@ from fit_unfolded.pitfalls.tiny import blobs, classifier, eager
 SYMPTOM = "every epoch the same batches"
 EDIT = Edit(
     "manual_loop.data.resident:ResidentDataset.epoch_indices",
-    right="if self._drawn is None or self._permutation.graph.seed is None:",
+    right="if self._drawn is None or self._draws_anew:",
     wrong="if self._drawn is None:",
 )
 KERAS = Place(

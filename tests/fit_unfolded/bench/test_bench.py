@@ -115,18 +115,19 @@ def test_a_drift_and_a_burst_do_not_move_a_process():
 
 
 def test_rounds_go_on_until_the_intervals_are_narrow_or_the_time_is_used_up():
-    def task(count, used, limit=100.0):
-        return Task("mlp", (), 1.0, limit, used, [{}] * count)
+    def wants_another(count, used, stable, limit=100.0, left=1000.0):
+        task = Task("mlp", (), 1.0, limit, used, [{}] * count)
+        return task.wants_another(lambda task: stable, left)
 
-    never, always = (lambda task: False), (lambda task: True)
-    assert task(2, 500.0).wants_another(always)  # three processes in any case
-    assert not task(3, 30.0).wants_another(always)
-    assert task(3, 30.0).wants_another(never)
-    assert not task(3, 80.0).wants_another(never)  # the fourth would end after 107 seconds
-    assert not task(suite.MOST_PROCESSES, 1.0).wants_another(never)
-    assert not task(1, 1.0, limit=0.0).wants_another(never)
+    assert wants_another(2, 500.0, stable=True)  # three processes in any case
+    assert not wants_another(3, 30.0, stable=True)
+    assert wants_another(3, 30.0, stable=False)
+    assert not wants_another(3, 80.0, stable=False)  # the fourth would end after 107 seconds
+    assert not wants_another(3, 30.0, stable=False, left=9.0)  # and this one after 10
+    assert not wants_another(suite.MOST_PROCESSES, 1.0, stable=False)
+    assert not wants_another(1, 1.0, stable=False, limit=0.0)
     refused = Task("mlp", (), 1.0, 100.0, 1.0, [{"refused": "loss"}])
-    assert not refused.wants_another(never)
+    assert not refused.wants_another(lambda task: False, 1000.0)
 
 
 def test_a_busy_machine_is_waited_for_then_told(monkeypatch):

@@ -277,10 +277,11 @@ def test_control_c_amid_a_loop_that_never_returns(tmp_path):
 
 
 @needs_signals
-def test_control_c_amid_the_import_of_tensorflow(tmp_path):
+@pytest.mark.parametrize("package", ["typer", "tensorflow"])
+def test_control_c_amid_an_import(tmp_path, package):
     modules = tmp_path / "modules"
     modules.mkdir()
-    (modules / "tensorflow.py").write_text(
+    (modules / f"{package}.py").write_text(
         "import time\nprint('importing', flush=True)\ntime.sleep(60)\n"
     )
     path = os.pathsep.join([str(modules), *sys.path])
@@ -295,7 +296,7 @@ def test_control_c_amid_a_call_that_does_not_return(tmp_path):
     script = tmp_path / "script.py"
     script.write_text(
         "import hashlib\n"
-        "from fit_unfolded.cli.interruption import interruptible\n"
+        "from fit_unfolded.common.interruption import interruptible\n"
         "with interruptible():\n"
         "    print('begin', flush=True)\n"
         "    hashlib.pbkdf2_hmac('sha256', b'', b'', 10**9)\n"

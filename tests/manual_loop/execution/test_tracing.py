@@ -72,3 +72,11 @@ def test_a_second_call_traces_nothing(how):
     counts = observe("manual_loop", script, how, CALLS["twice the same"])["counts"]
     assert counts[1::2] == [0, 0, 0]
     assert counts[0] > 0
+
+
+@covers("tracing: predict", promise="once more for a shorter last batch, as fit")
+def test_predict_knows_the_batch_size():
+    whole, short = predict(batch_size=11), predict(batch_size=8)
+    for side in TRAINERS:
+        counts = observe(side, script, {}, [whole, whole, short, short, predict(batch_size=7)])
+        assert counts["counts"] == [1, 0, 1, 0, 0]
