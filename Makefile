@@ -46,8 +46,8 @@ QUICK := tests/test_imports.py tests/test_details.py tests/test_equality_can_fai
 	$(LOOP)/saving/test_parity_saving.py::test_all_that_was_compiled_comes_back
 
 .PHONY: compare bench bench-calls bench-peers gpu-check has-gpu scaling test test-quick test-keras \
-	fuzz fuzz-files keras-suite mutants torture wrong-calls corpus wheel-test site site-test notebooks \
-	lint format clean
+	fuzz fuzz-files keras-suite mutants torture soak wrong-calls corpus wheel-test site site-test \
+	notebooks lint format clean
 
 compare: $(STAMP)
 	$(BIN)/fit-unfolded compare
@@ -120,6 +120,10 @@ torture: $(STAMP)
 # Every parameter with wrong types and values; writes the counts into docs/reliability.md.
 wrong-calls: $(STAMP)
 	$(BIN)/python tests/support/wrong_calls.py --write
+
+# A long training in one process, beside fit: make soak MINUTES=30
+soak: $(STAMP)
+	$(BIN)/python tests/support/soak.py $(or $(MINUTES),30) --write
 
 # How well `fit-unfolded check` diagnoses hand-written loops; writes the figures into docs/check.md.
 corpus: $(STAMP)

@@ -45,6 +45,21 @@ def as_tensor(array):
     return array if tf.is_tensor(array) else tf.convert_to_tensor(array)
 
 
+class Traced:
+    """What belongs to one call of `compile` of a model, by however many trainers it is trained.
+
+    Attributes:
+        configuration: `Configuration`.
+        distribution: see `distribution_of`.
+        functions: dict: "train", "test", "predict" -> the function, once it is needed.
+    """
+
+    def __init__(self, model):
+        self.configuration = Configuration(model)
+        self.distribution = distribution_of(model)
+        self.functions: dict[str, Any] = {}
+
+
 class OnBatch:
     """What a `Trainer` does with one batch, and the functions that it does it with.
 
@@ -138,11 +153,17 @@ class OnBatch:
         self._distribution.check_arguments(method, self.model, arguments)
 
     def _follow_model(self):
-        """Start anew if the model was compiled since, by whomever."""
-        if self._configuration is None or not self._configuration.is_current:
-            self._configuration = Configuration(self.model)
-            self._distribution = distribution_of(self.model)
-            self._functions = {}
+        """Take what was traced for the model, or start anew if it was compiled since, by whomever.
+
+        The model holds it, as `train_function` in Keras: a new trainer does not trace again.
+        """
+        traced = vars(self.model).get("_manual_loop")
+        if traced is None or not traced.configuration.is_current:
+            traced = Traced(self.model)
+            self.model._manual_loop = traced
+        self._configuration = traced.configuration
+        self._distribution = traced.distribution
+        self._functions = traced.functions
 
     def _function(self, kind):
         """The train, test or predict function, made when first needed as the model says then."""

@@ -1,6 +1,7 @@
 """What every kind of data becomes: a `DataAdapter`; and the specs that its batches share."""
 
 import dataclasses
+import weakref
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -37,6 +38,24 @@ class DataAdapter:
     on_epoch_end: Callable = lambda: None
     kind: str = "arrays"
     order: Any = None
+
+
+def generated_dataset(batches, signature):
+    """A `tf.data.Dataset` of what a Python function yields.
+
+    As `tf.data.Dataset.from_generator`, but the data are freed with the dataset. TensorFlow keeps
+    the function that it is given for good (`_py_funcs_used_in_graph` in
+    tensorflow/python/ops/script_ops.py, TensorFlow 2.21), and with it, after each fit, all that the
+    function refers to.
+
+    Args:
+        batches: function that returns a new iterator over batches.
+        signature: structure of `tf.TypeSpec`s of a batch.
+    """
+    reference = weakref.ref(batches)
+    dataset = tf.data.Dataset.from_generator(lambda: reference()(), output_signature=signature)
+    dataset._batches = batches  # what is made of the dataset refers to it
+    return dataset
 
 
 def first_size(batch):

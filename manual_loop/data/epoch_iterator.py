@@ -175,10 +175,9 @@ class EpochIterator:
         """
         self._num_batches, self._first_step = state["num_batches"], state["step"]
         way = position.way_of(self._adapter, state, generator)
-        if way != position.SKIPPED:
-            self._renew_iterator()
-        # a new iterator may draw another order than the one before
-        while self._iterators < state["iterators"] and way == position.SKIPPED:
+        self._renew_iterator()
+        # each new iterator may draw another order than the one before
+        while self._iterators < position.iterators_before(state, way):
             self._renew_iterator()
         self._iterators, self._steps_seen = state["iterators"], state["at"]
         if self._adapter.order is not None:

@@ -67,7 +67,23 @@ def way_of(adapter, state, generator):
         return BY_INDEX
     if adapter.kind in ONCE and generator == "continues":
         return CONTINUED
-    return SKIPPED if state["iterator"] is None else CHECKPOINT
+    if state["iterator"] is None:
+        return SKIPPED
+    # see `iterators_before`: of the first iterator, only an endless one is sure to be right
+    is_endless = adapter.dataset.cardinality() == tf.data.INFINITE_CARDINALITY
+    return CHECKPOINT if is_endless or state["iterators"] > 1 else SKIPPED
+
+
+def iterators_before(state, way):
+    """How many iterators to make until `set_iterator`, at least, so that the next draws the order
+    that it draws in an undisturbed training.
+
+    The checkpoint of an iterator holds how many orders a shuffle has drawn, unless a prefetch has
+    read all that comes before it: TensorFlow leaves out what is at its end
+    (`BatchDatasetOp::Dataset::Iterator::SaveInternal`, `kInputImplEmpty`). So the number must be
+    right without it, and to restore an iterator draws once more.
+    """
+    return {SKIPPED: state["iterators"], CHECKPOINT: state["iterators"] - 1}.get(way, 1)
 
 
 def set_iterator(iterator, state, way):

@@ -20,7 +20,13 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from manual_loop.data.adapter import PEEK, DataAdapter, common_signature, first_size
+from manual_loop.data.adapter import (
+    PEEK,
+    DataAdapter,
+    common_signature,
+    first_size,
+    generated_dataset,
+)
 from manual_loop.data.sample_weights import check_class_weight, weigh_classes
 
 
@@ -39,7 +45,7 @@ def pydataset_adapter(data, class_weight, shuffle):
     peeked = [_standardize(data[i], class_weight) for i in range(PEEK)[:length]]
     if not peeked:
         raise ValueError("The PyDataset has length 0: `x` must hold at least one batch.")
-    dataset = tf.data.Dataset.from_generator(batches, output_signature=common_signature(peeked))
+    dataset = generated_dataset(batches, common_signature(peeked))
     batch_size = first_size(peeked[0])
     if enqueuer is None:
         hooks = {"on_epoch_begin": order.on_epoch_begin, "on_epoch_end": data.on_epoch_end}

@@ -14,7 +14,13 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from manual_loop.data.adapter import PEEK, DataAdapter, common_signature, first_size
+from manual_loop.data.adapter import (
+    PEEK,
+    DataAdapter,
+    common_signature,
+    first_size,
+    generated_dataset,
+)
 from manual_loop.data.kinds import (
     is_instance,
     is_jax_sparse,
@@ -128,7 +134,7 @@ def generator_adapter(generator):
         for batch in itertools.chain(first, generator):
             yield tree.map_structure(_to_signature, batch, signature)
 
-    dataset = tf.data.Dataset.from_generator(batches, output_signature=signature)
+    dataset = generated_dataset(batches, signature)
     dataset = dataset.prefetch(tf.data.AUTOTUNE)
     return DataAdapter(dataset, None, first_size(first[0]), restarts=False, kind="generator")
 
@@ -149,7 +155,7 @@ def torch_adapter(loader):
             f"sample_weight). Received: {type(peeked[0]).__name__}"
         )
     signature = tuple(common_signature(peeked))
-    dataset = tf.data.Dataset.from_generator(batches, output_signature=signature)
+    dataset = generated_dataset(batches, signature)
     steps = len(loader) if hasattr(loader.dataset, "__len__") else None
     return DataAdapter(dataset, steps, loader.batch_size, kind="torch DataLoader")
 

@@ -209,8 +209,9 @@ class Backup(keras.callbacks.Callback):
 
     def write(self, state):
         """Make this the newest backup, in the background."""
-        variables = state.pop("variables")  # copies already; the rest may change meanwhile
-        backup_file.write_soon(self.path, copy.deepcopy(state) | {"variables": variables})
+        snapshots = {name: state.pop(name) for name in ("variables", "random")}
+        # the rest may change meanwhile
+        backup_file.write_soon(self.path, copy.deepcopy(state) | snapshots)
 
 
 def variables_of(model, step):

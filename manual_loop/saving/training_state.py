@@ -51,8 +51,10 @@ def check(state):
 
 
 def get_variables(variables):
-    """list of `(path, values)`."""
-    return [(v.path, np.array(keras.ops.convert_to_numpy(v))) for v in variables]
+    """list of `(path, tensor)`. Nothing is copied here: TensorFlow gives a variable a buffer of its
+    own when it is changed next, so the tensors keep the values that they have now.
+    """
+    return [(v.path, tf.convert_to_tensor(v.value)) for v in variables]
 
 
 def check_variables(variables, saved):
@@ -67,7 +69,7 @@ def check_variables(variables, saved):
 
 
 def set_variables(variables, saved):
-    """Assign what `get_variables` returned, after `check_variables`."""
+    """Assign what `get_variables` returned, as arrays, after `check_variables`."""
     for variable, (_, value) in zip(variables, saved, strict=True):
         variable.assign(value)
 

@@ -1,7 +1,9 @@
 """Every kind of data that `fit` takes, and sizes that do not divide by the batch."""
 
+import gc
 import itertools
 import time
+import weakref
 
 import keras
 import numpy as np
@@ -10,7 +12,7 @@ import pytest
 import scipy.sparse
 import tensorflow as tf
 from cases import ONE_HOT, SIDE, SPARSE, VALUE, X, Y, compile_with, plain, two_named
-from parity import Pair, assert_parity, assert_same, calls, covers, fit, watch
+from parity import TRAINERS, Pair, assert_parity, assert_same, calls, covers, fit, watch
 from platforms import needs_fork
 
 from fit_unfolded.comparison.record import Recorder
@@ -380,3 +382,20 @@ def test_none_among_the_labels():
         return {"history": trainer.fit(ROWS[0], y, batch_size=8, verbose=0).history}
 
     assert_parity(script=script)
+
+
+def test_data_from_python_are_freed():
+    """fit's are not: TensorFlow keeps every function that it has made a dataset of."""
+
+    def freed(Trainer, model, make):
+        data = Batches()
+        reference = weakref.ref(data)
+        Trainer(model).predict(make(data), steps=3, verbose=0)
+        del data
+        gc.collect()
+        return reference() is None
+
+    model = plain()
+    for make in (lambda data: data, lambda data: ((data[i][0],) for i in itertools.count())):
+        found = {side: freed(Trainer, model, make) for side, Trainer in TRAINERS.items()}
+        assert found == {"keras_fit": False, "manual_loop": True}

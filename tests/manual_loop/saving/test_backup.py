@@ -2,6 +2,7 @@
 
 import datetime
 import random
+import time
 import types
 
 import keras
@@ -13,10 +14,13 @@ from parity import covers, first_difference, fit, values, variables
 
 import keras_fit
 import manual_loop
+from manual_loop.data.epoch_iterator import EpochIterator
+from manual_loop.distribution.single_device import SingleDevice
 from manual_loop.execution import steps_tuner
 from manual_loop.execution.bound_step import JoinedSteps
 from manual_loop.saving import backup_file, resume
 from manual_loop.saving.backup import Backup
+from manual_loop.saving.training_state import get_variables
 
 callbacks = keras.callbacks
 EPOCHS = 4
@@ -388,3 +392,46 @@ def test_every_so_many_seconds(trainer, tmp_path, monkeypatch):
     run(trainer, DATA["arrays"], tmp_path / "run", backup, epochs=2)
     assert (0, 4) in written
     assert len(written) >= 2
+
+
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_later_steps_do_not_change_what_is_being_written(jit_compile):
+    trainer = manual_loop.Trainer(plain())
+    trainer.compile("adam", SPARSE, jit_compile=jit_compile)
+    how = {"batch_size": 11, "verbose": 0}
+    trainer.fit(X, Y, **how)
+    before = [variable.numpy() for variable in variables(trainer)]
+    taken = get_variables(variables(trainer))
+    trainer.fit(X, Y, epochs=2, **how)
+    for (path, tensor), value, now in zip(taken, before, variables(trainer), strict=True):
+        np.testing.assert_array_equal(tensor, value, path)
+        assert not np.array_equal(value, now.numpy()) or path.endswith("learning_rate"), path
+
+
+@pytest.mark.parametrize("at", [(0, 2), (0, 4), (1, 1), (2, 3)])
+def test_a_dataset_that_was_read_ahead_to_its_end(at):
+    """Its iterator's checkpoint does not hold how many orders the shuffle has drawn."""
+
+    def batches():
+        tf.random.set_seed(1)
+        rows = tf.data.Dataset.range(20).shuffle(20).batch(4).prefetch(9)
+        return EpochIterator(rows, steps_per_execution=1, distribution=SingleDevice())
+
+    def epoch(batches, steps=None):
+        found = []
+        for *_, iterator in batches.calls(lambda *_: 1):
+            found.append(next(iterator).numpy().tolist())
+            if len(found) == steps:
+                break
+        return found
+
+    whole, stopped, resumed = batches(), batches(), batches()
+    expected = [epoch(whole) for _ in range(4)]
+    seen = [epoch(stopped) for _ in range(at[0])]
+    begun = epoch(stopped, at[1])
+    time.sleep(0.1)  # until all is read
+    resumed.set_state(stopped.get_state(at[1]))
+    seen.append(begun + epoch(resumed))
+    while len(seen) < len(expected):
+        seen.append(epoch(resumed))
+    assert seen == expected
