@@ -157,6 +157,7 @@ class Suite:
         try:
             for file in (bench, peers) if peers.exists() else (bench,):
                 found.append(json.loads(read_bytes(file, "results", "a JSON file")))
+                found[-1]["tasks"]  # an empty list would pass as no peers
                 suite = cls(found[0], found[1] if len(found) > 1 else None)
                 datetime.date.fromisoformat(suite.bench["date"])
                 text(suite)
