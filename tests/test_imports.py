@@ -151,6 +151,7 @@ PRIVATE = {
         "_y_pred_build_structure",
     },
     "distribution/multi_worker.py": {"_initial_epoch"},
+    "on_batch.py": {"_manual_loop"},  # its own, on the model
     "saving/backup.py": {"_initial_epoch"},
     "saving/resume.py": {"_initial_epoch"},
     "saving/training_state.py": {"_seed", "_rng"},  # of TensorFlow's eager context

@@ -52,9 +52,9 @@ def generated_dataset(batches, signature):
         batches: function that returns a new iterator over batches.
         signature: structure of `tf.TypeSpec`s of a batch.
     """
-    reference = weakref.ref(batches)
+    reference: Any = weakref.ref(batches)
     dataset = tf.data.Dataset.from_generator(lambda: reference()(), output_signature=signature)
-    dataset._batches = batches  # what is made of the dataset refers to it
+    dataset.generator = batches  # what is made of the dataset refers to it
     return dataset
 
 
