@@ -186,7 +186,9 @@ class Backup(keras.callbacks.Callback):
         Raises:
             ValueError: the state is of another model, or of other callbacks, or of no training.
         """
-        variables, saved = variables_of(self.model, state["step"]), state["variables"]
+        saved = state["variables"]
+        # None on a worker that gets them from the chief: there, the backup belongs to no model
+        variables = [] if saved is None else variables_of(self.model, state["step"])
         with self.errors_named():
             if saved is not None:
                 training_state.check_variables(variables, saved)

@@ -18,9 +18,9 @@ from fit_unfolded.pitfalls.tiny import blobs, classifier, eager
 
 SYMPTOM = "loss too high, or it falls too slowly"
 EDIT = Edit(
-    "manual_loop.saving.model_files:save",
-    right="model.save(part)",
-    wrong="model.save(part, include_optimizer=False)",
+    "manual_loop.saving.model_files:_hdf5_of",
+    right="model.save(file)",
+    wrong="model.save(file, include_optimizer=False)",
 )
 KERAS = Place(
     "keras.src.legacy.saving.legacy_h5_format:save_model_to_hdf5",

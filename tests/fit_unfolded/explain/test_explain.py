@@ -357,7 +357,7 @@ def test_the_line_that_decides_and_why(explained):
     assert source(xla.loop) == "jit_compile=model.jit_compile,"
     assert source(decisions["auto_scale_loss=True"].loop) == "auto_scale_loss=auto_scale_loss,"
     assert source(decisions["run_eagerly=False"].fit) == "if not self.run_eagerly:"
-    assert source(decisions["steps_per_execution=1"].loop).endswith("self._steps() - 1):")
+    assert source(decisions["steps_per_execution=1"].loop).endswith("self._steps() - 1)")
 
 
 def test_the_line_of_xla_where_keras_resolves_nothing():
