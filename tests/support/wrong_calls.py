@@ -242,7 +242,7 @@ def noted():
     return frozenset(ACCEPTED.read_text(encoding="utf-8").splitlines())
 
 
-def sample(refused=300, accepted=100):
+def sample(refused=200, accepted=30):
     """The `Call`s that the tests make: of those that fit refuses and of those that it accepts, so
     many at random, the same ones each time.
     """
