@@ -24,6 +24,11 @@ class BoundSteps(dict):
         step: `data -> logs`, a `tf.function`.
         jit_compile: whether it is compiled with XLA.
         steps_per_execution: function without arguments: steps per call, asked at each trace.
+
+    Attributes:
+        traced_specs: list of the element specs that the step was traced with for `tf.data`
+            iterators. fit has one function for both, so that a graph with an open batch size
+            serves arrays, too.
     """
 
     def __init__(self, step, jit_compile, steps_per_execution):
@@ -31,6 +36,7 @@ class BoundSteps(dict):
         self._step = step
         self._jit_compile = jit_compile
         self._steps_per_execution = steps_per_execution
+        self.traced_specs: list[Any] = []
 
         @graph
         def one_step_on_arrays(arrays, indices):
@@ -48,9 +54,12 @@ class BoundSteps(dict):
 
     def _make(self, dataset):
         arrays, full, _ = dataset.specs
+        indices = tf.TensorSpec(full.shape[1:], full.dtype)
+        if any(_are_open_batches(spec, arrays) for spec in self.traced_specs):
+            indices = tf.TensorSpec([None], full.dtype)
         # `tf.function` may return an earlier, more general graph, as it does in fit; with it come
         # the steps per call of that time
-        one = self._one.get_concrete_function(arrays, tf.TensorSpec(full.shape[1:], full.dtype))
+        one = self._one.get_concrete_function(arrays, indices)
         steps = self._steps_of.setdefault(one, self._steps_per_execution())
         if draws(one.graph):
             return UnboundStep(one, steps)
@@ -59,6 +68,15 @@ class BoundSteps(dict):
         in_graph = steps > 1 and gains_from_a_block(dataset.specs, one.graph, self._jit_compile)
         block = array_block(self._step, steps, self._jit_compile) if in_graph else None
         return BoundStep(one, dataset, steps, block and graph(block, self._jit_compile))
+
+
+def _are_open_batches(spec, arrays):
+    """Whether an element spec is that of batches of these arrays, of any size."""
+    if not all(isinstance(part, tf.TensorSpec) for part in tf.nest.flatten(spec)):
+        return False
+    batch = graph(gather).get_concrete_function(arrays, tf.TensorSpec([None], tf.int64))
+    own = tf.nest.map_structure(tf.type_spec_from_value, batch.structured_outputs)
+    return repr(own) == repr(spec)
 
 
 class UnboundStep:

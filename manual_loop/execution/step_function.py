@@ -94,6 +94,7 @@ class StepFunction:
     def _next_steps(self, iterator):
         """The next steps on a `tf.data` iterator, while tracing: how many they were, and logs."""
         step, steps, spec = self._traced, self._steps(), iterator.element_spec
+        self._on_arrays.traced_specs.append(spec)
         if steps == 1 and not self._looks_ahead:
             return None, step(iterator.get_next())
         if self._jit_compile and xla_stages.can_be_staged(spec):

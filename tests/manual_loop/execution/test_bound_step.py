@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 import tensorflow as tf
+from cases import SPARSE, X, Y, mlp
+from parity import assert_parity, covers, values
 
 from manual_loop.data.resident import ResidentDataset
 from manual_loop.execution import xla_stages
@@ -76,3 +78,29 @@ def test_nothing_stays_bound():
     function.release()
     assert held.read_value().shape == [0]
     assert take(function, a)["first"] == 6  # bound again, where it stopped
+
+
+def after(first):
+    """A script that trains on whole batches of arrays, after another fit."""
+
+    def script(Trainer):
+        trainer = Trainer(mlp())
+        trainer.compile("adam", SPARSE)
+        first(trainer)
+        trainer.fit(X, Y, batch_size=11, epochs=3, verbose=0)
+        script.trainer = trainer
+        return {"variables": values(trainer.model.variables + trainer.optimizer.variables)}
+
+    return script
+
+
+@covers("fit: arrays after a dataset")
+def test_arrays_take_the_graph_of_a_dataset():
+    """Its batch size is open, for which TensorFlow may optimize differently."""
+    dataset = tf.data.Dataset.from_tensor_slices((X, Y)).batch(8)
+    scripts = [after(lambda trainer: trainer.fit(dataset, verbose=0)), after(lambda trainer: None)]
+    for script, size in zip(scripts, (None, 11), strict=True):
+        assert_parity(script=script)
+        (bound,) = script.trainer._function("train")._on_arrays.values()
+        (_, indices), _ = bound._one.structured_input_signature
+        assert indices.shape.as_list() == [size]
