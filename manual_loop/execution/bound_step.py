@@ -27,8 +27,8 @@ class BoundSteps(dict):
 
     Attributes:
         traced_specs: list of the element specs that the step was traced with for `tf.data`
-            iterators. fit has one function for both, so that a graph with an open batch size
-            serves arrays, too.
+            iterators. fit has one function for both, so that for arrays, too, the batch size is
+            open once there was another.
     """
 
     def __init__(self, step, jit_compile, steps_per_execution):
@@ -55,7 +55,7 @@ class BoundSteps(dict):
     def _make(self, dataset):
         arrays, full, _ = dataset.specs
         indices = tf.TensorSpec(full.shape[1:], full.dtype)
-        if any(_are_open_batches(spec, arrays) for spec in self.traced_specs):
+        if any(_is_of_another_size(spec, arrays, indices) for spec in self.traced_specs):
             indices = tf.TensorSpec([None], full.dtype)
         # `tf.function` may return an earlier, more general graph, as it does in fit; with it come
         # the steps per call of that time
@@ -70,13 +70,17 @@ class BoundSteps(dict):
         return BoundStep(one, dataset, steps, block and graph(block, self._jit_compile))
 
 
-def _are_open_batches(spec, arrays):
-    """Whether an element spec is that of batches of these arrays, of any size."""
-    if not all(isinstance(part, tf.TensorSpec) for part in tf.nest.flatten(spec)):
+def _is_of_another_size(spec, arrays, indices):
+    """Whether an element spec differs from that of a batch of these arrays in its size alone."""
+    parts = tf.nest.flatten(spec)
+    if not all(isinstance(part, tf.TensorSpec) and part.shape.rank for part in parts):
         return False
     batch = graph(gather).get_concrete_function(arrays, tf.TensorSpec([None], tf.int64))
     own = tf.nest.map_structure(tf.type_spec_from_value, batch.structured_outputs)
-    return repr(own) == repr(spec)
+    of_any_size = tf.nest.map_structure(
+        lambda part: tf.TensorSpec([None, *part.shape[1:]], part.dtype), spec
+    )
+    return repr(own) == repr(of_any_size) and parts[0].shape[0] != indices.shape[0]
 
 
 class UnboundStep:

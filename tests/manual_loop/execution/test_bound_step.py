@@ -97,9 +97,15 @@ def after(first):
 @covers("fit: arrays after a dataset")
 def test_arrays_take_the_graph_of_a_dataset():
     """Its batch size is open, for which TensorFlow may optimize differently."""
-    dataset = tf.data.Dataset.from_tensor_slices((X, Y)).batch(8)
-    scripts = [after(lambda trainer: trainer.fit(dataset, verbose=0)), after(lambda trainer: None)]
-    for script, size in zip(scripts, (None, 11), strict=True):
+    rows = tf.data.Dataset.from_tensor_slices((X, Y))
+    cases = [
+        (lambda trainer: trainer.fit(rows.batch(8), verbose=0), None),
+        (lambda trainer: trainer.fit(rows.batch(8, drop_remainder=True), verbose=0), None),
+        (lambda trainer: trainer.fit(rows.batch(11, drop_remainder=True), verbose=0), 11),
+        (lambda trainer: None, 11),
+    ]
+    for first, size in cases:
+        script = after(first)
         assert_parity(script=script)
         (bound,) = script.trainer._function("train")._on_arrays.values()
         (_, indices), _ = bound._one.structured_input_signature
